@@ -1,0 +1,223 @@
+"""What crosses the floors: frozen values, no behaviour beyond their own arithmetic.
+
+Ids: `store_id` is `vs_...`, `file_id` is `file-...` (OpenAI's shapes, text); `document_id` and `chunk_id` are SQLite
+row ids (int64), the only keys that the index knows. Times are Unix seconds. Vectors are float32, unit length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+AttributeValue = str | float | int | bool
+Attributes = Mapping[str, AttributeValue]
+Language = Literal["en", "zh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One leaf of a filter tree, in OpenAI's words. `value` is a list for `in` and `nin`, a scalar otherwise."""
+
+    op: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
+    key: str
+    value: AttributeValue | tuple[AttributeValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compound:
+    op: Literal["and", "or"]
+    filters: tuple[Filter, ...]
+
+
+Filter = Comparison | Compound
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """OpenAI's list cursors: at most `limit` items that stand after (or before) the item of that id."""
+
+    limit: int = 20
+    after: str | None = None
+    before: str | None = None
+    order: Literal["asc", "desc"] = "desc"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the tenant, and the stores that the key is bound to (None: every store of the tenant)."""
+
+    tenant: str = "default"
+    key_id: str | None = None
+    stores: frozenset[str] | None = None
+
+    def may_use(self, store_id: str) -> bool:
+        return self.stores is None or store_id in self.stores
+
+
+@dataclass(frozen=True, slots=True)
+class VectorStore:
+    """A vector store: a named collection with an index of its own. `seq` is that of the last write that touched it."""
+
+    id: str
+    tenant: str
+    name: str
+    metadata: Mapping[str, str]
+    model: str
+    dimension: int
+    chunk_tokens: int
+    overlap_tokens: int
+    created_at: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many documents stand in each state, and the bytes that the completed ones use."""
+
+    in_progress: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    usage_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.in_progress + self.completed + self.failed + self.cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What was uploaded, without its bytes."""
+
+    id: str
+    tenant: str
+    filename: str
+    purpose: str
+    bytes: int
+    sha256: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file in a vector store. Texts stored by the native route have an `external_id`; attached files have none."""
+
+    id: int
+    store_id: str
+    file_id: str
+    external_id: str | None
+    batch_id: str | None
+    attributes: Attributes
+    status: str
+    error_code: str | None
+    error_message: str | None
+    chunk_tokens: int
+    overlap_tokens: int
+    usage_bytes: int
+    created_at: int
+    seq: int
+
+    def visible_status(self, visible_seq: int) -> str:
+        """Return the state a user may rely on: a document is completed when a search can find it."""
+        return "in_progress" if self.status == "completed" and self.seq > visible_seq else self.status
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Files that were attached together."""
+
+    id: str
+    store_id: str
+    created_at: int
+    cancelled_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk as the index knows it: its id, the fused score in 0..1, each leg's raw score (None: not found by it)."""
+
+    chunk_id: int
+    score: float
+    dense: float | None = None
+    lexical: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A retrieved chunk with its text. `start` and `end` are character offsets into the parsed text of the file."""
+
+    chunk_id: int
+    store_id: str
+    file_id: str
+    filename: str
+    ordinal: int
+    text: str
+    start: int
+    end: int
+    attributes: Attributes
+    score: float
+    dense: float | None = None
+    lexical: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """All that a generator may use: the question, the evidence in rank order ([1] first), the same as chat messages."""
+
+    question: str
+    language: Language
+    evidence: tuple[Evidence, ...]
+    messages: tuple[Message, ...]
+    max_tokens: int | None = None
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """`answer[start_index:end_index]` is supported by `quote`, which stands verbatim in the text of chunk `chunk_id`.
+
+    `source_start` and `source_end` are offsets of the quote into the parsed text of the file.
+    """
+
+    file_id: str
+    filename: str
+    chunk_id: int
+    quote: str
+    start_index: int
+    end_index: int
+    source_start: int
+    source_end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer. `evidence_state` is "none" when the gate refused: then there is no citation."""
+
+    text: str
+    citations: tuple[Citation, ...]
+    evidence_state: Literal["found", "none"]
+    model: str
+    usage: Usage = Usage()
+    finish_reason: Literal["stop", "length"] = "stop"
+    generations: Mapping[str, int] = field(default_factory=dict)
+
+
+JSON = Mapping[str, Any]
