@@ -1,0 +1,258 @@
+"""Every name that telemetry may emit: spans, attributes, metrics, each once and with its meaning.
+
+The names of OpenTelemetry's semantic conventions are written out here as our own constants. Their Python package marks
+the gen_ai ones as incubating and renames them between minor releases; a dashboard must not change because a dependency
+did. Pinned: HTTP, database and resource names of 1.44.0, gen_ai of 1.41.1 (the last release that held all of them;
+`gen_ai.retrieval.top_k` is their successor's). Stdlib only, so that the supervisor can use the same names.
+
+No name here carries what people wrote: neither question nor document nor answer. Attributes of metrics have few values
+by design (an instrument keeps at most 2,000 series): never a user, a document, or a path that a client chose. Where an
+attribute has only certain values, they stand after the colon in its description.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["internal", "server", "client", "consumer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A row of the span table. What stands in braces in `name` varies: fill it with `str.format`."""
+
+    name: str
+    kind: Kind
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A row of the attribute table: of spans, of metric points, of the resource."""
+
+    key: str
+    about: str
+
+
+# Metrics compare by identity: one row is one instrument, and a hash of five fields would cost more than the look-up.
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """A row of the metric table: `attributes` are the keys that a point may carry, `unit` is UCUM."""
+
+    name: str
+    unit: str
+    about: str
+    attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counter(Metric):
+    """Only ever grows."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UpDownCounter(Metric):
+    """Grows and shrinks, and makes sense summed over processes: requests in flight, connections."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gauge(Metric):
+    """A value of this moment that makes no sense summed: a generation, an age, up or down."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histogram(Metric):
+    """Upper bucket bounds are floats: `2` would be exported as le="2", and an alert on le="2.0" would never fire."""
+
+    buckets: tuple[float, ...] = ()
+
+
+_spans: list[Span] = []
+_attributes: list[Attribute] = []
+
+
+def _span(name: str, kind: Kind, about: str) -> str:
+    _spans.append(Span(name, kind, about))
+    return name
+
+
+def _attribute(key: str, about: str) -> str:
+    _attributes.append(Attribute(key, about))
+    return key
+
+
+# --- Spans -----------------------------------------------------------------------------------------------------------
+
+HTTP_SERVER = _span("{method} {route}", "server", "One HTTP request, from its headers to the last byte of its answer.")
+HTTP_UNROUTED = _span("{method}", "server", "The same, for a path that no route serves.")
+
+QUERY = _span("ragagent.query", "internal", "One answer: cache, retrieval, prompt, generation, citations.")
+CACHE = _span("ragagent.cache", "internal", "One look-up through the cache tiers, with the computation on a miss.")
+EMBEDDINGS = _span("embeddings {model}", "client", "One batch of texts turned into vectors; internal when embedded.")
+RETRIEVAL = _span("retrieval {store}", "client", "One search of one store, both legs and their fusion.")
+CHAT = _span("chat {model}", "client", "One generation by a model; internal for the extractive answerer.")
+CITATIONS = _span("ragagent.citations.verify", "internal", "Every citation of an answer held against its source.")
+
+INGEST = _span("ragagent.ingest", "consumer", "One job of the indexer, linked to the request that uploaded it.")
+INGEST_PARSE = _span("ragagent.ingest.parse", "internal", "A file's bytes turned into text, in a limited process.")
+INGEST_CHUNK = _span("ragagent.ingest.chunk", "internal", "Text cut into chunks.")
+INDEX_PUBLISH = _span("ragagent.index.publish", "internal", "Delta, lexical commit and manifest made visible.")
+
+RELOAD = _span("ragagent.reload", "internal", "One reload, from SIGHUP to the last worker of the old release gone.")
+RELOAD_SPAWN = _span("ragagent.reload.spawn", "internal", "The zygote of the new release started, its code imported.")
+RELOAD_READY = _span("ragagent.reload.ready", "internal", "The new workers, until each of them can answer.")
+RELOAD_SWITCH = _span("ragagent.reload.switch", "internal", "The new workers put in service.")
+RELOAD_DRAIN = _span("ragagent.reload.drain", "internal", "The old workers finishing what they had begun.")
+
+# --- Attributes ------------------------------------------------------------------------------------------------------
+
+SERVICE_NAME = _attribute("service.name", "What the operator calls this installation.")
+SERVICE_VERSION = _attribute("service.version", "RAGAgent's version.")
+SERVICE_INSTANCE_ID = _attribute("service.instance.id", "One process: random, made after the fork.")
+PROCESS_PID = _attribute("process.pid", "Process id.")
+PROCESS_ROLE = _attribute("ragagent.process.role", "What the process is: supervisor, worker, indexer.")
+WORKER_SLOT = _attribute("ragagent.worker.slot", "A worker's stable number; its successor after a crash has the same.")
+
+ERROR_TYPE = _attribute("error.type", "Our error's code, else the exception's class; an HTTP status for a 5xx answer.")
+CANCELLED = _attribute("ragagent.cancelled", "True when the work was given up: the client left, the process stopped.")
+
+HTTP_METHOD = _attribute("http.request.method", "The method; one that HTTP does not define is _OTHER.")
+HTTP_ROUTE = _attribute("http.route", "The route's template, as /v1/files/{file_id}; absent when none matched.")
+HTTP_STATUS = _attribute("http.response.status_code", "Status of the answer; absent when none was begun.")
+URL_SCHEME = _attribute("url.scheme", "Scheme of the request: http, https.")
+URL_PATH = _attribute("url.path", "Path without the query string.")
+SERVER_ADDRESS = _attribute("server.address", "Host that was asked, ours or the endpoint's.")
+SERVER_PORT = _attribute("server.port", "Port that was asked.")
+CLIENT_ADDRESS = _attribute("client.address", "The client's network, not its host: /24 of IPv4, /56 of IPv6.")
+NETWORK_PROTOCOL_VERSION = _attribute("network.protocol.version", "HTTP version: 1.0, 1.1, 2.")
+USER_AGENT = _attribute("user_agent.original", "The client's user-agent header.")
+REQUEST_ID = _attribute("ragagent.request.id", "The x-request-id of the answer.")
+KEY_ID = _attribute("ragagent.key.id", "Public id of the API key, never its secret.")
+
+GEN_AI_OPERATION = _attribute("gen_ai.operation.name", "What was asked of a model: chat, embeddings, retrieval.")
+GEN_AI_PROVIDER = _attribute("gen_ai.provider.name", "Who served it: openai (any compatible endpoint), wordllama, ...")
+GEN_AI_REQUEST_MODEL = _attribute("gen_ai.request.model", "The model that was asked for.")
+GEN_AI_REQUEST_STREAM = _attribute("gen_ai.request.stream", "True when the answer was asked for in pieces.")
+GEN_AI_REQUEST_TEMPERATURE = _attribute("gen_ai.request.temperature", "Sampling temperature.")
+GEN_AI_REQUEST_MAX_TOKENS = _attribute("gen_ai.request.max_tokens", "Bound on generated tokens.")
+GEN_AI_RESPONSE_MODEL = _attribute("gen_ai.response.model", "The model that answered.")
+GEN_AI_RESPONSE_ID = _attribute("gen_ai.response.id", "The endpoint's id of its answer.")
+GEN_AI_FINISH_REASONS = _attribute("gen_ai.response.finish_reasons", "Why generation ended, one per choice.")
+GEN_AI_FIRST_CHUNK = _attribute("gen_ai.response.time_to_first_chunk", "Seconds until the first piece came.")
+GEN_AI_INPUT_TOKENS = _attribute("gen_ai.usage.input_tokens", "Tokens read.")
+GEN_AI_OUTPUT_TOKENS = _attribute("gen_ai.usage.output_tokens", "Tokens generated.")
+GEN_AI_CACHED_TOKENS = _attribute("gen_ai.usage.cache_read.input_tokens", "Tokens read from the endpoint's cache.")
+GEN_AI_TOKEN_TYPE = _attribute("gen_ai.token.type", "Which tokens were counted: input, output.")
+GEN_AI_DIMENSIONS = _attribute("gen_ai.embeddings.dimension.count", "Length of a vector.")
+GEN_AI_DATA_SOURCE = _attribute("gen_ai.data_source.id", "Id of the store that was searched.")
+GEN_AI_TOP_K = _attribute("gen_ai.retrieval.top_k", "Results asked for.")
+GEN_AI_CONVERSATION = _attribute("gen_ai.conversation.id", "Id of the conversation that a question belongs to.")
+OPENINFERENCE_KIND = _attribute("openinference.span.kind", "Phoenix's kind, where gen_ai has none: CHAIN.")
+
+ANSWER_OUTCOME = _attribute("ragagent.answer.outcome", "How a question ended: answered, refused, no_hits, error.")
+CACHE_TIER = _attribute("ragagent.cache.tier", "Where it was found: l1, l2, none.")
+CACHE_KIND = _attribute("ragagent.cache.kind", "What is cached: embedding, retrieval, answer.")
+CACHE_OUTCOME = _attribute("ragagent.cache.outcome", "What the tier said: hit, miss, error.")
+RETRIEVAL_STAGE = _attribute("ragagent.retrieval.stage", "Part of a search: embed, dense, lexical, fuse, rows, total.")
+RETRIEVAL_DENSE = _attribute("ragagent.retrieval.dense", "Candidates of the dense leg.")
+RETRIEVAL_LEXICAL = _attribute("ragagent.retrieval.lexical", "Candidates of the lexical leg.")
+RETRIEVAL_HITS = _attribute("ragagent.retrieval.hits", "Chunks handed on as evidence.")
+RETRIEVAL_MAX_SCORE = _attribute("ragagent.retrieval.max_score", "Best fused score, 0..1.")
+CITATIONS_KEPT = _attribute("ragagent.citations.kept", "Citations that stand in their source.")
+CITATIONS_DROPPED = _attribute("ragagent.citations.dropped", "Citations that do not, and were taken out.")
+
+STORE_ID = _attribute("ragagent.store.id", "Id of a store.")
+GENERATION = _attribute("ragagent.index.generation", "Generation that was searched or published.")
+DELTA_ROWS = _attribute("ragagent.index.delta_rows", "Rows newer than that generation.")
+PUBLISH_KIND = _attribute("ragagent.index.publish.kind", "What was published: delta, generation.")
+JOB_ID = _attribute("ragagent.job.id", "Id of an ingest job.")
+INGEST_OUTCOME = _attribute("ragagent.ingest.outcome", "How a document's ingest ended: indexed, unchanged, failed.")
+INGEST_DOCUMENTS = _attribute("ragagent.ingest.documents", "Documents in the job.")
+INGEST_CHUNKS = _attribute("ragagent.ingest.chunks", "Chunks made of them.")
+INGEST_BYTES = _attribute("ragagent.ingest.bytes", "Bytes read.")
+
+AUTH_FAILURE = _attribute("ragagent.auth.failure", "Why a caller was refused: the error's code, as invalid_api_key.")
+INPUT_REJECTION = _attribute("ragagent.input.rejection", "Why input was refused: the error's code, as too_large.")
+DEPENDENCY = _attribute("ragagent.dependency", "A part that we need and do not own: redis, embedder, generator.")
+DB_POOL = _attribute("db.client.connection.pool.name", "The connection pool: redis.")
+DB_CONNECTION_STATE = _attribute("db.client.connection.state", "What a pooled connection does: idle, used.")
+
+RELOAD_OUTCOME = _attribute("ragagent.reload.outcome", "How a reload ended: ok, failed.")
+RELOAD_CHANGES = _attribute("ragagent.reload.changes", "The config keys whose values changed.")
+RELEASE = _attribute("ragagent.release", "Number of the release, a loaded pair of code and config, that came.")
+RELEASE_PREVIOUS = _attribute("ragagent.release.previous", "Number of the release that went.")
+WORKER_TARGET = _attribute("ragagent.worker.target", "How many workers there should be.")
+
+# --- Metrics ---------------------------------------------------------------------------------------------------------
+
+# The convention's bounds for HTTP, and 2.0: "answered within two seconds" is the promise that alerts watch.
+_HTTP_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 2.5, 5.0, 7.5, 10.0)
+# The convention's bounds for models, with four below them: the embedded ones answer in less than the first, 10 ms.
+_MODEL_SECONDS = (
+    *(0.0002, 0.001, 0.0025, 0.005),
+    *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
+)
+_STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_PUBLISH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_TOKENS = tuple(float(4**power) for power in range(14))
+
+HTTP_DURATION = Histogram(
+    "http.server.request.duration",
+    "s",
+    "Requests by duration, from the headers to the last byte of the answer.",
+    (HTTP_METHOD, URL_SCHEME, HTTP_ROUTE, HTTP_STATUS, NETWORK_PROTOCOL_VERSION, ERROR_TYPE),
+    _HTTP_SECONDS,
+)
+HTTP_ACTIVE = UpDownCounter(
+    "http.server.active_requests", "{request}", "Requests in flight.", (HTTP_METHOD, URL_SCHEME)
+)
+ANSWERS = Counter("ragagent.answers", "{answer}", "Questions by how they ended.", (ANSWER_OUTCOME,))
+CACHE_REQUESTS = Counter(
+    "ragagent.cache.requests", "{request}", "Look-ups in the cache.", (CACHE_TIER, CACHE_KIND, CACHE_OUTCOME)
+)
+RETRIEVAL_DURATION = Histogram(
+    "ragagent.retrieval.duration", "s", "Searches by duration, whole and by part.", (RETRIEVAL_STAGE,), _STAGE_SECONDS
+)
+GEN_AI_DURATION = Histogram(
+    "gen_ai.client.operation.duration",
+    "s",
+    "Calls to models by duration.",
+    (GEN_AI_OPERATION, GEN_AI_PROVIDER, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, ERROR_TYPE),
+    _MODEL_SECONDS,
+)
+GEN_AI_TOKENS = Histogram(
+    "gen_ai.client.token.usage",
+    "{token}",
+    "Calls to models by tokens read or generated.",
+    (GEN_AI_OPERATION, GEN_AI_PROVIDER, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, GEN_AI_TOKEN_TYPE),
+    _TOKENS,
+)
+INGESTED_DOCUMENTS = Counter(
+    "ragagent.ingest.documents", "{document}", "Documents by how their ingest ended.", (INGEST_OUTCOME,)
+)
+INGEST_QUEUE_DEPTH = Gauge("ragagent.ingest.queue.depth", "{job}", "Jobs that wait for the indexer.")
+INDEX_GENERATION = Gauge(
+    "ragagent.index.generation", "{generation}", "Generation that this process searches, per store.", (STORE_ID,)
+)
+INDEX_DELTA_ROWS = Gauge(
+    "ragagent.index.delta_rows", "{row}", "Rows newer than the generation, per store.", (STORE_ID,)
+)
+PUBLISH_DURATION = Histogram(
+    "ragagent.index.publish.duration", "s", "Publications by duration.", (PUBLISH_KIND,), _PUBLISH_SECONDS
+)
+AUTH_FAILURES = Counter("ragagent.auth.failures", "{request}", "Callers refused.", (AUTH_FAILURE,))
+INPUT_REJECTED = Counter(
+    "ragagent.input.rejected", "{request}", "Requests refused for their input.", (INPUT_REJECTION,)
+)
+REDIS_CONNECTIONS = UpDownCounter(
+    "db.client.connection.count", "{connection}", "Connections of the Redis pool.", (DB_POOL, DB_CONNECTION_STATE)
+)
+# Not unit "1": Prometheus would turn the name into ragagent_dependency_up_ratio.
+DEPENDENCY_UP = Gauge("ragagent.dependency.up", "{dependency}", "1 while it answers, else 0.", (DEPENDENCY,))
+
+# --- The tables ------------------------------------------------------------------------------------------------------
+
+SPANS: tuple[Span, ...] = tuple(_spans)
+ATTRIBUTES: tuple[Attribute, ...] = tuple(_attributes)
+METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
