@@ -1,0 +1,70 @@
+"""One store's directory under the root: made, measured, removed. Its writer does the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ragagent.index import delta, files, generation, lexical, manifest
+from ragagent.index.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class DiskStats:
+    seq: int
+    generation: int
+    rows: int  # alive
+    delta_rows: int
+    dead_rows: int
+    bytes: int
+    published_at: float
+
+
+def create(store: Path, model: str, dimension: int) -> Manifest:
+    """Make an empty index at seq 0: generation 1, without a row. Raises StorageFull.
+
+    Whatever lies there without a manifest is an earlier try that a crash cut short.
+    """
+    nothing = np.empty((0, 2), np.int64), np.empty((0, dimension), np.float32), np.empty(0, np.int64)
+    with files.writing(f"The index of store '{store.name}'"):
+        files.remove(store)
+        store.mkdir(parents=True)
+        empty = generation.new_index(0, dimension, hnsw_rows=1)
+        generation.write(generation.generation_path(store, 1), empty, nothing[0])
+        delta.create(store, 1, *nothing)
+        lexical.create(store / lexical.NAME)
+        files.sync(store.parent)
+        files.sync(store)
+        return manifest.publish(store, Manifest(store.name, 0, 1, 0, 0, 0, model, dimension, 0.0))
+
+
+def remove(root: Path, store_id: str) -> None:
+    """Remove a store's index, if there is one. Readers keep what they have mapped, and next time find nothing."""
+    store = files.store_path(root, store_id)
+    if not store.exists():
+        return
+    with files.writing(f"The index of store '{store_id}'"):
+        # The manifest first: a crash after it leaves what `create` takes for an earlier try.
+        files.remove(store / manifest.NAME)
+        files.sync(store)
+        files.remove(store)
+
+
+def disk_stats(root: Path, store_id: str) -> DiskStats | None:
+    """Return what the store's index takes on disk; None when nothing was ever published. Raises Damaged."""
+    store = files.store_path(root, store_id)
+    found = manifest.read(store)
+    if found is None:
+        return None
+    current = found[1]
+    return DiskStats(
+        seq=current.seq,
+        generation=current.generation,
+        rows=current.rows,
+        delta_rows=current.delta_rows,
+        dead_rows=current.dead_rows,
+        bytes=files.bytes_under(store),
+        published_at=current.published_at,
+    )
