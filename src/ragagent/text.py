@@ -19,9 +19,12 @@ from ragagent.types import Language
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0002fa1f"
 _RUNS = re.compile(rf"(?P<cjk>[{_CJK}]+)|(?P<digits>\d+)|(?P<word>[^\W\d_{_CJK}]+)")
 _CJK_CHARACTER = re.compile(rf"[{_CJK}]")
-# A sentence ends at CJK punctuation, at Latin punctuation that white space follows, or at a line end.
-_SENTENCE_END = re.compile(r"[。！？；]+[”’」』）]*|[.!?]+[\"'”’)\]]*(?=\s)|\n+")
+# A sentence ends at CJK punctuation, at Latin punctuation that white space follows, or at a line end. Possessive, and
+# never begun inside a run of its own: a page of dots must not take the square of its length.
+_SENTENCE_END = re.compile(r"[。！？；]+[”’」』）]*|(?<![.!?])[.!?]++[\"'”’)\]]*+(?=\s)|\n+")
 _ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|vs|etc|e\.g|i\.e|No|Fig|al))\.\Z")
+
+_LONGEST_ABBREVIATION = 8
 
 # Snowball stemmers keep state between calls and are not thread-safe; searches run in threads.
 _local = threading.local()
@@ -78,7 +81,7 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
     """Yield `(start, end)` of each sentence, without the white space around it."""
     start = 0
     for stop in _SENTENCE_END.finditer(text):
-        if _ABBREVIATION.search(text, start, stop.end()):
+        if _ABBREVIATION.search(text, max(start, stop.end() - _LONGEST_ABBREVIATION), stop.end()):
             continue
         yield from _trimmed(text, start, stop.end())
         start = stop.end()
