@@ -1,0 +1,268 @@
+"""The supervisor's loop: wait, take in what happened, let `decide` say what follows, carry it out.
+
+One thread, no event loop, nothing imported that could break: this process is the init of its tree and must outlive
+whatever it starts. All that arrives (a signal, a word on a lifeline, a control request, a dead child) changes `fleet`
+and nothing else; every step that is taken comes out of `settle`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ragagent import __version__
+from ragagent.config import Config
+from ragagent.errors import EXIT_OK
+from ragagent.supervisor import sockets, status, trace
+from ragagent.supervisor.actions import (
+    Abandon,
+    Abort,
+    Drain,
+    Finish,
+    Kill,
+    Leave,
+    Load,
+    Promote,
+    Serve,
+    Start,
+    Switch,
+    Unload,
+)
+from ragagent.supervisor.control import Client, Control
+from ragagent.supervisor.crew import Crew
+from ragagent.supervisor.facts import limits_of
+from ragagent.supervisor.fleet import Failure, Fleet, Release, State
+from ragagent.supervisor.settle import settle
+from ragagent.supervisor.wakeup import Wakeup
+
+TICK_SECONDS = 0.2  # How late a limit may be noticed; every event wakes the loop by itself.
+
+logger = logging.getLogger("ragagent.supervisor")
+
+
+@dataclass(frozen=True)
+class Options:
+    config_path: Path | None = None
+    worker_module: str = "ragagent.worker"
+    indexer_module: str = "ragagent.indexer"
+
+    def arguments(self) -> list[str]:
+        """Return the zygote's command line for these."""
+        path = ["--config", str(self.config_path)] if self.config_path is not None else []
+        return [*path, "--worker-module", self.worker_module, "--indexer-module", self.indexer_module]
+
+
+class Arbiter:
+    """Supervises one tree, from the first boot to the last exit. Closes `listeners` when it is asked to stop."""
+
+    def __init__(self, options: Options, config: Config, listeners: Sequence[socket.socket]) -> None:
+        self._config = config
+        self._listeners = listeners
+        self._where = " ".join(map(sockets.url, listeners))
+        self._selector = selectors.DefaultSelector()
+        self._fleet = Fleet(limits_of(config))
+        self._crew = Crew(self._fleet, self._selector, listeners, options.arguments())
+        self._waiting: list[tuple[int, Client]] = []  # (the release that must have ended, who wants to hear of it)
+        self._started_at = time.time()
+        self._announced = False
+
+    def run(self) -> int:
+        """Supervise until asked to stop, or until the first boot fails; return the exit code."""
+        self._wakeup = Wakeup(_HANDLERS)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, lambda: None)
+        control = Control(self._config.data.path, self._selector, self._answer)
+        try:
+            while self._fleet.left is None:
+                try:
+                    self._turn()
+                except Exception:
+                    # A fault of ours must not end the service: every child dies with this process.
+                    logger.exception("A turn of the supervisor's loop failed; it goes on.")
+                    time.sleep(TICK_SECONDS)
+            return self._fleet.left
+        finally:
+            for _, client in self._waiting:
+                client.reply({"ok": False, "reason": "The supervisor has stopped.", "changes": []})
+            self._crew.close()
+            control.close()
+            self._wakeup.close()
+            self._selector.close()
+
+    def _turn(self) -> None:
+        for number in self._wait():
+            _HANDLERS[number](self)
+        self._crew.reap()
+        self._reconcile()
+        self._announce()
+
+    def _wait(self) -> list[signal.Signals]:
+        """Take in what has arrived on any line, and return the signals."""
+        for key, _ in self._selector.select(TICK_SECONDS):
+            if key.fd in self._selector.get_map():  # Not closed by an earlier one of this round.
+                key.data()
+        return self._wakeup.signals()
+
+    def _reconcile(self) -> None:
+        """Take the steps from what there is to what there should be."""
+        for action in settle(self._fleet, time.monotonic()):
+            _CARRIED_OUT[type(action)](self, action)
+
+    def _announce(self) -> None:
+        """Say once, to the person at the terminal, that it works and what to try."""
+        running = any(m.role == "worker" and m.state is State.RUNNING for m in self._fleet.members)
+        if self._announced or not running or self._fleet.current is None:
+            return
+        self._announced = True
+        print(
+            f"ragagent {__version__} ready on {self._where}, {self._fleet.current.workers} workers, "
+            f"data in {self._config.data.dir}, next: curl {self._where}/v1/models",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    # -- signals
+
+    def _handle_hup(self) -> None:
+        logger.info("SIGHUP: reload.")
+        self._fleet.ask_reload()
+
+    def _handle_stop(self) -> None:
+        logger.info("Asked to stop%s.", " gracefully" if self._fleet.stop is None else " at once")
+        self._fleet.ask_stop(time.monotonic())
+        # Workers close theirs as they drain: from then on clients are refused at once, rather than left in the queue.
+        self._crew.close()
+        for listener in self._listeners:
+            listener.close()
+
+    def _handle_ttin(self) -> None:
+        self._fleet.ask_scale(+1)
+
+    def _handle_ttou(self) -> None:
+        self._fleet.ask_scale(-1)
+
+    def _handle_chld(self) -> None:
+        """Only a reason to wake up: several deaths may be one signal, so `reap` asks the kernel."""
+
+    # -- steps
+
+    def _load(self, action: Load) -> None:
+        logger.info("Release %d: loading config and code.", action.release.number)
+        self._crew.load(action.release)
+
+    def _unload(self, action: Unload) -> None:
+        logger.warning("The zygote of release %d is ended: %s.", action.release.number, action.reason)
+        self._crew.unload(action.release)
+
+    def _start(self, action: Start) -> None:
+        self._crew.start(action.member)
+
+    def _serve(self, action: Serve) -> None:
+        self._crew.serve(action.member)
+
+    def _drain(self, action: Drain) -> None:
+        logger.info("%s: told to finish.", action.member)
+        self._crew.signal(action.member, signal.SIGTERM)
+
+    def _abort(self, action: Abort) -> None:
+        logger.error("%s hangs: %s. Its stacks follow.", action.member, action.reason)
+        self._crew.signal(action.member, signal.SIGABRT)
+
+    def _kill(self, action: Kill) -> None:
+        logger.warning("%s is killed: %s.", action.member, action.reason)
+        self._crew.signal(action.member, signal.SIGKILL)
+
+    def _switch(self, action: Switch) -> None:
+        logger.info("Release %d is ready: %d workers and the indexer.", action.release.number, action.release.workers)
+
+    def _promote(self, action: Promote) -> None:
+        logger.info("Release %d serves.", action.release.number)
+        if action.predecessor is not None:
+            self._crew.unload(action.predecessor)
+
+    def _abandon(self, action: Abandon) -> None:
+        self._crew.unload(action.release)
+        if action.release.is_reload:
+            reason = action.failure.reason
+            logger.error("Reload failed, release %s keeps serving: %s", action.release.previous, reason)
+            self._ended(action.release, action.failure)
+        elif action.failure.code != EXIT_OK:
+            print(f"ragagent cannot start: {action.failure.reason}", file=sys.stderr, flush=True)
+
+    def _finish(self, action: Finish) -> None:
+        if action.release.is_reload:
+            logger.info("Reload done: only release %d is left.", action.release.number)
+            self._ended(action.release, None)
+
+    def _leave(self, action: Leave) -> None:
+        logger.info("Nothing is left to supervise: exit code %d.", action.code)
+
+    def _ended(self, release: Release, failure: Failure | None) -> None:
+        """Tell those who wait, and the collector, how a reload ended."""
+        reason = failure.reason if failure is not None else None
+        reply = {"ok": failure is None, "reason": reason, "changes": sorted(release.changes), "release": release.number}
+        for number, client in self._waiting:
+            if number <= release.number:
+                client.reply(reply)
+        self._waiting = [(number, client) for number, client in self._waiting if number > release.number]
+        serving = self._fleet.current
+        if serving is not None and serving.facts is not None:
+            trace.report(trace.record(release, failure), serving.facts.endpoint, serving.facts.service_name)
+
+    # -- control
+
+    def _answer(self, request: Mapping[str, Any], client: Client) -> None:
+        command = request.get("command")
+        if command == "status":
+            client.reply({"ok": True, **self._status()})
+        elif command == "reload":
+            logger.info("Control socket: reload.")
+            self._waiting.append((self._fleet.ask_reload(), client))
+        else:
+            client.reply({"ok": False, "reason": f"Unknown command '{command}'; there are 'status' and 'reload'."})
+
+    def _status(self) -> dict[str, Any]:
+        fleet = self._fleet
+        supervisor = {
+            "pid": os.getpid(),
+            "version": __version__,
+            "state": status.state(fleet),
+            "release": fleet.current.number if fleet.current is not None else None,
+            "started_at": self._started_at,
+            "reloads": status.reloads(fleet),
+        }
+        tree = status.status(fleet, self._crew.children, time.monotonic())
+        return {"supervisor": supervisor, "bind": self._where, **tree}
+
+
+_HANDLERS: dict[signal.Signals, Callable[[Arbiter], None]] = {
+    signal.SIGHUP: Arbiter._handle_hup,
+    signal.SIGTERM: Arbiter._handle_stop,
+    signal.SIGINT: Arbiter._handle_stop,
+    signal.SIGTTIN: Arbiter._handle_ttin,
+    signal.SIGTTOU: Arbiter._handle_ttou,
+    signal.SIGCHLD: Arbiter._handle_chld,
+}
+
+_CARRIED_OUT: dict[type, Callable[[Arbiter, Any], None]] = {
+    Load: Arbiter._load,
+    Unload: Arbiter._unload,
+    Start: Arbiter._start,
+    Serve: Arbiter._serve,
+    Drain: Arbiter._drain,
+    Abort: Arbiter._abort,
+    Kill: Arbiter._kill,
+    Switch: Arbiter._switch,
+    Promote: Arbiter._promote,
+    Abandon: Arbiter._abandon,
+    Finish: Arbiter._finish,
+    Leave: Arbiter._leave,
+}

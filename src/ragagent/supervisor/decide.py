@@ -1,0 +1,192 @@
+"""What to do next: one pure function from the fleet to a list of steps.
+
+Start, crash, reload, scale and stop are one case: there is a difference between the members there are and the members
+there should be. Nothing here makes a system call or changes the fleet, so a test can live through thousands of
+histories in a second.
+"""
+
+from __future__ import annotations
+
+from ragagent.errors import EXIT_OK
+from ragagent.supervisor.actions import (
+    Abandon,
+    Abort,
+    Action,
+    Drain,
+    Finish,
+    Kill,
+    Leave,
+    Load,
+    Promote,
+    Serve,
+    Start,
+    Switch,
+    Unload,
+)
+from ragagent.supervisor.fleet import INDEXER, Failure, Fleet, Member, Release, Role, State, Zygote
+
+# A child that was sent SIGABRT gets this long to dump its stacks; one that drains, this long beyond its budget.
+ABORT_SECONDS = 1.0
+MERCY_SECONDS = 2.0
+# Old workers drain one after the other: they still answer while they wait, and a stampede to the new ones is spread.
+DRAINING_AT_ONCE = 1
+
+
+def decide(fleet: Fleet, now: float) -> list[Action]:
+    """Return the next steps, none of which depends on another; an empty list when all is as it should be."""
+    if fleet.left is not None:
+        return []
+    parts = (_overdue, _stop) if fleet.stop is not None else (_overdue, _strays, _incoming, _current, _next)
+    return next((actions for part in parts if (actions := part(fleet, now))), [])
+
+
+# -- the parts of a decision, most urgent first
+
+
+def _overdue(fleet: Fleet, now: float) -> list[Action]:
+    return [action for member in fleet.members if (action := _overdue_step(fleet, member, now))]
+
+
+def _overdue_step(fleet: Fleet, member: Member, now: float) -> Action | None:
+    """Hold each state to its own limit: boot is not a hang, and a drain is neither."""
+    limits, age = member.release.limits, now - member.since
+    if member.state is State.STARTING and age >= limits.ready_seconds:
+        return Kill(member, f"it was not ready within {limits.ready_seconds:g} s", fault=True)
+    if member.state in (State.READY, State.RUNNING) and now - member.beat_at >= limits.hang_seconds:
+        return Abort(member, f"its event loop was silent for {limits.hang_seconds:g} s")
+    if member.state is State.READY and _serves_late(member, now):
+        return Kill(member, f"it did not serve within {limits.ready_seconds:g} s of the order", fault=True)
+    if member.state is not State.STOPPING or member.killed:
+        return None
+    if member.aborted_at is not None:
+        return Kill(member, member.reason) if now - member.aborted_at >= ABORT_SECONDS else None
+    # In a stop, one budget counts for all: the indexer, told last, does not begin a second one.
+    begun = member.since if fleet.stop is None else min(member.since, fleet.stop.at)
+    if now - begun >= limits.graceful_seconds + MERCY_SECONDS:
+        return Kill(member, f"it did not leave within {limits.graceful_seconds:g} s and {MERCY_SECONDS:g} s of mercy")
+    return None
+
+
+def _serves_late(member: Member, now: float) -> bool:
+    """Only workers can be late: the indexer waits for its predecessor's lock, and beats while it does."""
+    late = member.told_at is not None and now - member.told_at >= member.release.limits.ready_seconds
+    return late and member.role == "worker"
+
+
+def _stop(fleet: Fleet, now: float) -> list[Action]:
+    """Workers first, the indexer last: what they acknowledge while they drain, it may still publish."""
+    assert fleet.stop is not None
+    if fleet.incoming is not None:
+        return [Abandon(fleet.incoming, Failure("the supervisor is stopping", EXIT_OK))]
+    if not fleet.members:
+        return [Leave(fleet.stop.code)]
+    if fleet.stop.quick:
+        return [Kill(member, "quick stop") for member in fleet.members if not member.killed]
+    workers = [member for member in fleet.members if member.role == "worker"]
+    out_of_time = any(now - fleet.stop.at >= member.release.limits.graceful_seconds for member in workers)
+    going = fleet.members if not workers or out_of_time else workers
+    return [_dismissal(member) for member in going if member.fills]
+
+
+def _strays(fleet: Fleet, now: float) -> list[Action]:
+    """See out what is left of other releases, whichever way it went: what has served drains, the rest is killed."""
+    strays = fleet.strays
+    at_once = [m for m in strays if m.fills and (m.told_at is None or m.role == "indexer")]
+    if at_once:
+        return [_dismissal(member) for member in at_once]
+    workers = [member for member in strays if member.role == "worker"]
+    draining = sum(1 for m in workers if m.state is State.STOPPING and m.told_at is not None)
+    waiting = [member for member in workers if member.fills]
+    return [Drain(member) for member in waiting[: max(DRAINING_AT_ONCE - draining, 0)]]
+
+
+def _incoming(fleet: Fleet, now: float) -> list[Action]:
+    release = fleet.incoming
+    if release is None:
+        return []
+    if release.failure is not None:
+        return [Abandon(release, release.failure)]
+    if release.zygote is Zygote.LOADING:
+        if now - release.zygote_since < release.limits.ready_seconds:
+            return []
+        return [Abandon(release, Failure(f"it did not load within {release.limits.ready_seconds:g} s"))]
+    return _switch(fleet, release) if release.switching else _build(fleet, release, now)
+
+
+def _build(fleet: Fleet, release: Release, now: float) -> list[Action]:
+    """Start one member at a time: memory for one more is all that a release that cannot start ever takes."""
+    members = fleet.of(release)
+    if any(member.state is State.STARTING for member in members):
+        return []
+    filled = {member.key for member in members if member.fills}
+    missing = [key for key in release.slots() if key not in filled]
+    if missing:
+        role, slot = missing[0]
+        return [Start(_newborn(release, role, slot, now))]
+    return [Switch(release)]
+
+
+def _switch(fleet: Fleet, release: Release) -> list[Action]:
+    """Tell all to serve; when every worker does, the release is the current one.
+
+    The old indexer goes at the same moment. The new one waits for its lock by itself, so there is never a time
+    without one that will write, and never one with two that do.
+    """
+    old_indexers = [member for member in fleet.of(fleet.current, "indexer") if member.fills] if fleet.current else []
+    untold = [member for member in fleet.of(release) if member.state is State.READY and member.told_at is None]
+    if untold or old_indexers:
+        return [*map(_dismissal, old_indexers), *map(Serve, untold)]
+    if all(member.state is State.RUNNING for member in fleet.of(release, "worker")):
+        return [Promote(release, fleet.current)]
+    return []
+
+
+def _current(fleet: Fleet, now: float) -> list[Action]:
+    """Keep the current release whole."""
+    release = fleet.current
+    if release is None:
+        return []
+    if actions := _zygote(release, now):
+        return actions
+    members = fleet.of(release)
+    untold = [m for m in members if m.state is State.READY and m.told_at is None]
+    surplus = [m for m in members if m.fills and m.role == "worker" and m.slot >= release.workers]
+    if untold or surplus:
+        return [*(Serve(m) for m in untold if m not in surplus), *map(_dismissal, surplus)]
+    if release.zygote is not Zygote.LOADED:
+        return []
+    filled = {member.key for member in members if member.fills}
+    if fleet.incoming is not None and fleet.incoming.switching:
+        filled.add(INDEXER)  # Its successor has been told to serve.
+    vacant = [key for key in release.slots() if key not in filled and now >= fleet.slot(key).retry_at]
+    return [Start(_newborn(release, role, slot, now)) for role, slot in vacant]
+
+
+def _zygote(release: Release, now: float) -> list[Action]:
+    if release.zygote is Zygote.LOST and now >= release.zygote_retry_at:
+        return [Load(release)]
+    if release.zygote is Zygote.LOADING and now - release.zygote_since >= release.limits.ready_seconds:
+        return [Unload(release, f"it did not load within {release.limits.ready_seconds:g} s")]
+    return []
+
+
+def _next(fleet: Fleet, now: float) -> list[Action]:
+    """End one reload before the next begins: at most one release drains, whatever is asked."""
+    if fleet.incoming is not None or fleet.strays:
+        return []
+    if fleet.current is not None and not fleet.current.finished:
+        return [Finish(fleet.current)]
+    if not fleet.reload_wanted:
+        return []
+    current = fleet.current
+    limits, previous = (current.limits, current.number) if current is not None else (fleet.limits, None)
+    return [Load(Release(fleet.last_number + 1, limits, previous, marks={"requested": now}))]
+
+
+def _newborn(release: Release, role: Role, slot: int, now: float) -> Member:
+    return Member(role, slot, release, born=now, since=now, beat_at=now)
+
+
+def _dismissal(member: Member) -> Action:
+    """A member that was never told to serve holds nothing worth waiting for."""
+    return Kill(member, "it is not needed any more") if member.told_at is None else Drain(member)

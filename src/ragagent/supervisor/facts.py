@@ -1,0 +1,72 @@
+"""What a zygote tells the supervisor of the config that it has loaded.
+
+The numbers that the supervisor needs, and one digest per key: enough to name what a reload changes, without sending
+secrets. Computed by the release's own code, so that a release whose config knows new keys can be loaded by a
+supervisor that does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ragagent.config import Config, keys
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    ready_seconds: float
+    hang_seconds: float
+    graceful_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    workers: int
+    limits: Limits
+    endpoint: str  # of the collector; empty: none
+    service_name: str
+    keys: Mapping[str, tuple[str, str]]  # "section.key" → (digest of its value, what a reload does with it)
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Facts:
+        limits = Limits(message["ready_seconds"], message["hang_seconds"], message["graceful_seconds"])
+        keys = {name: (digest, reload) for name, (digest, reload) in message["keys"].items()}
+        return cls(message["workers"], limits, message["endpoint"], message["service_name"], keys)
+
+    def changes(self, older: Facts) -> dict[str, str]:
+        """Return what differs from `older`, as key → "hot", "rolls" or "restart"."""
+        return {key: reload for key, (digest, reload) in self.keys.items() if older.keys.get(key, ("",))[0] != digest}
+
+
+def limits_of(config: Config) -> Limits:
+    server = config.server
+    return Limits(server.ready_seconds, server.hang_seconds, server.graceful_seconds)
+
+
+def message_of(config: Config) -> dict[str, Any]:
+    """Return the facts of `config` as the JSON that `Facts.from_message` reads."""
+    server = config.server
+    return {
+        "workers": server.worker_count,
+        "ready_seconds": server.ready_seconds,
+        "hang_seconds": server.hang_seconds,
+        "graceful_seconds": server.graceful_seconds,
+        "endpoint": config.telemetry.endpoint,
+        "service_name": config.telemetry.service_name,
+        "keys": dict(_digests(config)),
+    }
+
+
+def _digests(config: Config) -> Iterator[tuple[str, tuple[str, str]]]:
+    for section, key, item in keys():
+        if section != "profile":
+            value = getattr(getattr(config, section), key)
+            yield f"{section}.{key}", (_digest(value), item.metadata["reload"])
+    yield "profile", (_digest(sorted(config.profile.items())), "rolls")
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]

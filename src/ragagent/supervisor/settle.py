@@ -1,0 +1,128 @@
+"""From decision to fact: each step is noted in the fleet, then handed to the caller to carry out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ragagent.supervisor.actions import (
+    Abandon,
+    Abort,
+    Action,
+    Drain,
+    Finish,
+    Kill,
+    Leave,
+    Load,
+    Promote,
+    Serve,
+    Start,
+    Switch,
+    Unload,
+)
+from ragagent.supervisor.decide import decide
+from ragagent.supervisor.fleet import Failure, Fleet, State, Stop, Zygote
+
+
+def settle(fleet: Fleet, now: float) -> Iterator[Action]:
+    """Yield the steps to carry out, each already noted in the fleet, until `decide` has none left."""
+    while actions := decide(fleet, now):
+        for action in actions:
+            _note(fleet, action, now)
+            yield action
+
+
+def _note(fleet: Fleet, action: Action, now: float) -> None:
+    note = _NOTES.get(type(action))
+    if note is not None:
+        note(fleet, action, now)
+
+
+def _note_load(fleet: Fleet, action: Load, now: float) -> None:
+    release = action.release
+    release.zygote, release.zygote_since = Zygote.LOADING, now
+    if release is not fleet.current:
+        fleet.incoming, fleet.last_number, fleet.reload_wanted = release, release.number, False
+
+
+def _note_unload(fleet: Fleet, action: Unload, now: float) -> None:
+    fleet.zygote_lost(action.release, Failure(action.reason), now)
+
+
+def _note_start(fleet: Fleet, action: Start, now: float) -> None:
+    fleet.members.append(action.member)
+
+
+def _note_serve(fleet: Fleet, action: Serve, now: float) -> None:
+    action.member.told_at = action.member.beat_at = now
+
+
+def _note_drain(fleet: Fleet, action: Drain, now: float) -> None:
+    action.member.settled = True
+    action.member.enter(State.STOPPING, now)
+
+
+def _note_abort(fleet: Fleet, action: Abort, now: float) -> None:
+    member = action.member
+    member.reason, member.aborted_at = action.reason, now
+    fleet.settle(member, now)
+    member.enter(State.STOPPING, now)
+
+
+def _note_kill(fleet: Fleet, action: Kill, now: float) -> None:
+    member = action.member
+    member.killed, member.reason = True, action.reason
+    if action.fault:
+        fleet.settle(member, now)
+    member.settled = True
+    member.enter(State.STOPPING, now)
+
+
+def _note_switch(fleet: Fleet, action: Switch, now: float) -> None:
+    action.release.switching = True
+    action.release.marks["ready"] = now
+
+
+def _note_promote(fleet: Fleet, action: Promote, now: float) -> None:
+    release = action.release
+    fleet.current, fleet.incoming, release.switching = release, None, False
+    release.marks["serving"] = now
+    for slot in fleet.slots.values():  # Other code, other faults.
+        slot.failures, slot.retry_at = 0, now
+
+
+def _note_abandon(fleet: Fleet, action: Abandon, now: float) -> None:
+    fleet.incoming = None
+    action.release.marks["finished"] = now
+    if action.release.is_reload:
+        fleet.reloads.failed += 1
+        fleet.reloads.last_error = action.failure.reason
+    elif fleet.stop is None:  # The first boot: there is nothing to fall back on, and trying again cannot help.
+        fleet.stop = Stop(now, action.failure.code)
+
+
+def _note_finish(fleet: Fleet, action: Finish, now: float) -> None:
+    action.release.finished = True
+    action.release.marks["finished"] = now
+    if action.release.is_reload:
+        fleet.reloads.ok += 1
+
+
+def _note_leave(fleet: Fleet, action: Leave, now: float) -> None:
+    fleet.left = action.code
+
+
+_NOTES: dict[type, Callable[[Fleet, Any, float], None]] = {
+    Load: _note_load,
+    Unload: _note_unload,
+    Start: _note_start,
+    Serve: _note_serve,
+    Drain: _note_drain,
+    Abort: _note_abort,
+    Kill: _note_kill,
+    Switch: _note_switch,
+    Promote: _note_promote,
+    Abandon: _note_abandon,
+    Finish: _note_finish,
+    Leave: _note_leave,
+}

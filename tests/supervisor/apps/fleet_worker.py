@@ -1,0 +1,91 @@
+"""A worker for tests: a small Starlette application behind the real edge and the real lifeline.
+
+Its behaviour comes from the file that FLEET_APP names, read when the module is imported: so a test changes the "code"
+of the next release by rewriting that file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from ragagent.config import Config
+from ragagent.edge.server import Server
+from ragagent.errors import EXIT_OK, ConfigError
+from ragagent.lifeline import Lifeline, attend
+
+CODE = json.loads(Path(os.environ["FLEET_APP"]).read_text())
+
+if CODE.get("import_error"):
+    raise RuntimeError(CODE["import_error"])
+
+
+async def who(request: Request) -> Response:
+    await asyncio.sleep(float(request.query_params.get("sleep", "0")))
+    return JSONResponse({"pid": os.getpid(), "version": CODE["version"]})
+
+
+async def block(request: Request) -> Response:
+    time.sleep(60)  # noqa: ASYNC251 - the event loop hangs, which is the point
+    return JSONResponse({})
+
+
+async def stream(request: Request) -> Response:
+    async def events() -> AsyncIterator[str]:
+        for number in range(int(request.query_params["count"])):
+            yield f"data: {number}\n\n"
+            await asyncio.sleep(0.1)
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    await asyncio.sleep(CODE.get("startup_seconds", 0.0))
+    if CODE.get("lifespan_error"):
+        raise RuntimeError(CODE["lifespan_error"])
+    yield
+    with Path(os.environ["FLEET_APP"]).with_name("shutdowns").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def prepare(config: Config) -> None:
+    if CODE.get("prepare_error"):
+        raise ConfigError(CODE["prepare_error"])
+
+
+def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
+    return asyncio.run(serve(config, listeners, lifeline))
+
+
+async def serve(config: Config, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
+    routes = [Route("/", who), Route("/block", block), Route("/stream", stream)]
+    server = Server(Starlette(routes=routes, lifespan=lifespan), listeners, config.server)
+
+    def stats() -> dict[str, int]:
+        return {"in_flight": server.in_flight, "connections": server.connections, "requests": server.requests}
+
+    async with attend(lifeline, stats) as duty:
+        await server.startup()
+        lifeline.ready()
+        if await duty.told_to_serve():
+            await server.accept()
+            lifeline.serving()
+            if CODE.get("life_seconds"):
+                await asyncio.sleep(CODE["life_seconds"])
+                os._exit(9)
+            await duty.told_to_leave()
+        await server.drain()
+    return EXIT_OK

@@ -1,0 +1,278 @@
+"""`decide`, told as stories: one situation each, with well-behaved children."""
+
+from __future__ import annotations
+
+import random
+
+from ragagent.errors import EXIT_ALL_FAILING, EXIT_CANNOT_START, EXIT_CONFIG, EXIT_OK
+from ragagent.supervisor.actions import Abort, Action, Drain, Kill, Leave, Load, Serve, Start
+from ragagent.supervisor.facts import Facts, Limits
+from ragagent.supervisor.fleet import Failure, Fleet, Release, State
+from ragagent.supervisor.settle import settle
+
+LIMITS = Limits(ready_seconds=20, hang_seconds=10, graceful_seconds=8)
+
+
+def facts(workers: int, **keys: str) -> Facts:
+    return Facts(workers, LIMITS, "", "", {name.replace("__", "."): (value, "rolls") for name, value in keys.items()})
+
+
+class Story:
+    """A fleet told step by step, with well-behaved children."""
+
+    def __init__(self, workers: int = 2) -> None:
+        self.now = 0.0
+        self.workers = workers
+        self.fleet = Fleet(LIMITS, random.Random(0))
+        self.actions: list[Action] = []
+        self.step()
+
+    def step(self, seconds: float = 0.0) -> None:
+        self.now += seconds
+        self.actions.extend(settle(self.fleet, self.now))
+
+    def incoming(self) -> Release:
+        assert self.fleet.incoming is not None
+        return self.fleet.incoming
+
+    def load(self, **keys: str) -> None:
+        self.fleet.loaded(self.incoming(), facts(self.workers, **keys), self.now)
+        self.step()
+
+    def settle_in(self, *, drains: bool = True) -> None:
+        for _ in range(60):
+            for member in list(self.fleet.members):
+                self.fleet.heard(member, self.now)
+                self.fleet.ready(member, self.now)
+                self.fleet.serving(member, self.now)
+                if member.state is State.STOPPING and (drains or member.killed):
+                    self.fleet.exited(member, "exit code 0", EXIT_OK, self.now)
+            self.step(0.1)
+
+    def boot(self, **keys: str) -> Story:
+        self.load(**keys)
+        self.settle_in()
+        self.actions.clear()
+        return self
+
+    def kinds(self, *kinds: type) -> list[Action]:
+        return [action for action in self.actions if isinstance(action, kinds)]
+
+
+def test_first_boot_serves_only_when_every_member_is_ready() -> None:
+    story = Story()
+    story.load()
+    while not story.kinds(Serve):
+        assert len(story.kinds(Start)) <= 3
+        member = story.fleet.members[-1]
+        story.fleet.ready(member, story.now)
+        story.step()
+    assert [str(a.member) for a in story.kinds(Start) if isinstance(a, Start)] == [
+        "worker 0 of release 1",
+        "worker 1 of release 1",
+        "indexer of release 1",
+    ]
+    assert len(story.kinds(Serve)) == 3
+
+
+def test_first_boot_that_fails_leaves_with_the_code_of_its_cause() -> None:
+    story = Story()
+    story.fleet.zygote_lost(story.incoming(), Failure("Unknown config key", EXIT_CONFIG), 0.0)
+    story.step()
+    assert story.fleet.left == EXIT_CONFIG
+    assert len(story.kinds(Load)) == 1
+
+
+def test_child_that_calls_its_config_wrong_at_first_boot_is_not_started_again() -> None:
+    story = Story()
+    story.load()
+    story.fleet.exited(story.fleet.members[0], "exit code 1", EXIT_CONFIG, story.now)
+    story.step()
+    assert story.fleet.left == EXIT_CONFIG
+    assert len(story.kinds(Start)) == 1
+
+
+def test_old_workers_drain_one_after_the_other() -> None:
+    story = Story(workers=3).boot()
+    story.fleet.ask_reload()
+    story.step()
+    story.load()
+    story.settle_in(drains=False)
+    draining = [m for m in story.fleet.members if m.role == "worker" and m.state is State.STOPPING]
+    assert len(draining) == 1
+    story.settle_in()
+    assert story.fleet.reloads.ok == 1
+
+
+def test_reload_that_fails_touches_nothing_and_the_next_one_works() -> None:
+    story = Story().boot()
+    before = list(story.fleet.members)
+    story.fleet.ask_reload()
+    story.step()
+    story.load()
+    story.fleet.exited(story.fleet.members[-1], "exit code 3", EXIT_CANNOT_START, story.now)
+    story.step()
+    assert story.fleet.members == before
+    assert story.fleet.reloads.failed == 1
+    assert "exit code 3" in str(story.fleet.reloads.last_error)
+    story.fleet.ask_reload()
+    story.step()
+    story.load()
+    story.settle_in()
+    assert story.fleet.current is not None
+    assert story.fleet.current.number == 3
+    assert story.fleet.reloads.ok == 1
+
+
+def test_release_that_fails_at_the_switch_gives_the_old_one_its_indexer_back() -> None:
+    story = Story().boot()
+    story.fleet.ask_reload()
+    story.step()
+    story.load()
+    while not story.incoming().switching:
+        for member in story.fleet.of(story.incoming()):
+            story.fleet.ready(member, story.now)
+        story.step()
+    broken = story.fleet.of(story.incoming(), "worker")[0]
+    story.fleet.exited(broken, "signal 11", None, story.now)
+    story.settle_in()
+    current = story.fleet.current
+    assert current is not None
+    assert current.number == 1
+    assert [m.state for m in story.fleet.members] == [State.RUNNING] * 3
+    assert {m.release for m in story.fleet.members} == {current}
+
+
+def test_many_reloads_asked_for_during_one_become_one() -> None:
+    story = Story().boot()
+    numbers = [story.fleet.ask_reload()]
+    story.step()
+    numbers += [story.fleet.ask_reload() for _ in range(20)]
+    for _ in range(3):
+        if story.fleet.incoming is not None:
+            story.load()
+        story.settle_in()
+    assert numbers == [2] + [3] * 20
+    assert story.fleet.reloads.ok == 2
+
+
+def test_reload_refuses_a_key_that_needs_a_restart() -> None:
+    story = Story()
+    bound = {"server.bind": ("old", "restart")}
+    story.fleet.loaded(story.incoming(), Facts(2, LIMITS, "", "", bound), story.now)
+    story.settle_in()
+    story.fleet.ask_reload()
+    story.step()
+    story.fleet.loaded(story.incoming(), Facts(2, LIMITS, "", "", {"server.bind": ("new", "restart")}), story.now)
+    story.step()
+    assert story.fleet.reloads.failed == 1
+    assert "server.bind changed" in str(story.fleet.reloads.last_error)
+
+
+def test_reload_names_the_keys_that_changed() -> None:
+    story = Story().boot(cache__enabled="true", redis__url="a")
+    story.fleet.ask_reload()
+    story.step()
+    story.load(cache__enabled="false", redis__url="a")
+    assert story.incoming().changes == {"cache.enabled": "rolls"}
+
+
+def test_worker_that_lives_for_0_3_s_is_started_at_most_8_times_in_8_s() -> None:
+    story = Story(workers=1).boot()
+    begun = story.now
+    while story.now - begun < 8:
+        for member in story.fleet.members:
+            story.fleet.heard(member, story.now)
+        for member in list(story.fleet.members):
+            story.fleet.ready(member, story.now)
+            story.fleet.serving(member, story.now)
+            young = member.running_at is not None and story.now - member.running_at >= 0.3
+            if member.role == "worker" and young:
+                story.fleet.exited(member, "signal 11", None, story.now)
+        story.step(0.05)
+    assert 4 <= len(story.kinds(Start)) <= 8
+
+
+def test_one_crash_of_a_grown_up_costs_no_time() -> None:
+    story = Story().boot()
+    story.settle_in()
+    story.settle_in()
+    victim = story.fleet.members[0]
+    assert story.now - (victim.running_at or 0) > 10
+    story.fleet.exited(victim, "signal 9", None, story.now)
+    story.step()
+    assert [a.member.slot for a in story.kinds(Start) if isinstance(a, Start)] == [victim.slot]
+
+
+def test_silent_event_loop_is_aborted_then_killed_and_replaced() -> None:
+    story = Story().boot()
+    hung = story.fleet.members[0]
+    for _ in range(21):
+        for member in story.fleet.members[1:]:
+            story.fleet.heard(member, story.now)
+        story.step(0.5)
+    assert [a.member for a in story.kinds(Abort) if isinstance(a, Abort)] == [hung]
+    story.step(1.0)
+    assert hung in [a.member for a in story.kinds(Kill) if isinstance(a, Kill)]
+    assert hung.key in [a.member.key for a in story.kinds(Start) if isinstance(a, Start)]
+
+
+def test_release_that_is_not_ready_in_time_is_given_up() -> None:
+    story = Story().boot()
+    story.fleet.ask_reload()
+    story.step()
+    story.load()
+    for _ in range(int(LIMITS.ready_seconds) + 1):
+        for member in story.fleet.of(story.fleet.current):
+            story.fleet.heard(member, story.now)
+        story.step(1.0)
+    assert story.fleet.incoming is None
+    assert "was not ready within 20 s" in str(story.fleet.reloads.last_error)
+    assert len(story.kinds(Start)) == 1
+
+
+def test_slow_boot_is_no_hang() -> None:
+    story = Story()
+    story.load()
+    story.step(LIMITS.hang_seconds + 5)
+    assert not story.kinds(Abort, Kill)
+
+
+def test_stop_drains_workers_before_the_indexer() -> None:
+    story = Story().boot()
+    story.fleet.ask_stop(story.now)
+    story.step()
+    assert [str(a.member) for a in story.kinds(Drain) if isinstance(a, Drain)] == [
+        "worker 0 of release 1",
+        "worker 1 of release 1",
+    ]
+    story.settle_in()
+    assert isinstance(story.actions[-1], Leave)
+    assert story.fleet.left == EXIT_OK
+
+
+def test_second_stop_kills_at_once() -> None:
+    story = Story().boot()
+    story.fleet.ask_stop(story.now)
+    story.step()
+    story.fleet.ask_stop(story.now)
+    story.step()
+    assert len(story.kinds(Kill)) == 3
+
+
+def test_stop_while_every_worker_fails_is_no_success() -> None:
+    story = Story(workers=1).boot()
+    for _ in range(8):
+        for member in story.fleet.of(story.fleet.current, "worker"):
+            story.fleet.exited(member, "signal 11", None, story.now)
+        story.step()
+        story.now += 40
+        for member in story.fleet.members:
+            story.fleet.heard(member, story.now)
+        story.step()
+    for member in story.fleet.of(story.fleet.current, "worker"):
+        story.fleet.exited(member, "signal 11", None, story.now)
+    assert story.fleet.slot(("worker", 0)).state is State.FATAL
+    story.fleet.ask_stop(story.now)
+    story.settle_in()
+    assert story.fleet.left == EXIT_ALL_FAILING
