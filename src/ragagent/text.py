@@ -19,12 +19,16 @@ from ragagent.types import Language
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0002fa1f"
 _RUNS = re.compile(rf"(?P<cjk>[{_CJK}]+)|(?P<digits>\d+)|(?P<word>[^\W\d_{_CJK}]+)")
 _CJK_CHARACTER = re.compile(rf"[{_CJK}]")
-# A sentence ends at CJK punctuation, at Latin punctuation that white space follows, or at a line end. Possessive, and
+# A sentence ends at CJK punctuation, at Latin punctuation that white space follows, or where a line does. Possessive, and
 # never begun inside a run of its own: a page of dots must not take the square of its length.
 _SENTENCE_END = re.compile(r"[。！？；]+[”’」』）]*|(?<![.!?])[.!?]++[\"'”’)\]]*+(?=\s)|\n+")
 _ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|vs|etc|e\.g|i\.e|No|Fig|al))\.\Z")
 
 _LONGEST_ABBREVIATION = 8
+# Prose is often wrapped (Markdown, PDF): a lone line end inside it ends nothing. It does after a short line, as headings
+# and rows are, and before what begins an item, a heading, a row, a quotation or a block of code.
+_SHORT_LINE = 40
+_ITEM = re.compile(r"[ \t]*(?:[-*+•#>|`]|\d{1,3}[.)][ \t])")
 
 # Snowball stemmers keep state between calls and are not thread-safe; searches run in threads.
 _local = threading.local()
@@ -83,9 +87,18 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
     for stop in _SENTENCE_END.finditer(text):
         if _ABBREVIATION.search(text, max(start, stop.end() - _LONGEST_ABBREVIATION), stop.end()):
             continue
+        if stop.group() == "\n" and not _ends_at_line(text, stop.start()):
+            continue
         yield from _trimmed(text, start, stop.end())
         start = stop.end()
     yield from _trimmed(text, start, len(text))
+
+
+def _ends_at_line(text: str, end: int) -> bool:
+    line = text[max(text.rfind("\n", 0, end) + 1, end - _SHORT_LINE) : end]
+    # CJK characters are twice as wide, and a wrapped line of them half as long.
+    is_short = len(line) + len(_CJK_CHARACTER.findall(line)) < _SHORT_LINE
+    return is_short or _ITEM.match(text, end + 1) is not None
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

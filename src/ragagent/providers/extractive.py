@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from ragagent import config
 from ragagent.providers.base import Delta, FinishReason
-from ragagent.text import content_tokens, count_tokens, sentences
+from ragagent.text import content_tokens, count_tokens, normalize, sentences
 from ragagent.types import Evidence, Language, Prompt, Usage
 
 _MAX_SENTENCES = 3
 _LEAST_GAIN = 0.15  # of the question, that a further sentence has to add
 _RANK_BONUS = 0.1  # for the best chunk; the next gets half of it, and so on
 _TYPE_BONUS = 0.15
+_EXACT_BONUS = 0.1  # for the question's words as they are: a stem takes a generator for a generation
 _NO_SENTENCE = 0.6  # what a heading or a bare line is worth, compared with a sentence
 
 # What the question asks for, and how a sentence looks that holds it.
@@ -44,6 +45,7 @@ _HOLDS_NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+|·")
 _TYPES = ((_ASKS_NUMBER, _HOLDS_NUMBER), (_ASKS_TIME, _HOLDS_TIME), (_ASKS_PERSON, _HOLDS_NAME))
 # A sentence that begins so leans on the one before it, which says who or what is meant.
 _LEANS = re.compile(r"(He|She|It|They|This|These|His|Her|Its|Their)\b|[他她它这该其此]")
+_WORD = re.compile(r"[^\W\d_]{5,}")
 _ENDS_SENTENCE = re.compile(r"[.!?。！？；…][\"'”’」』）)\]]*$")
 _STREAMED = re.compile(r"\s*[\u3000-\u9fff\uff00-\uffef]{1,4}|\s*[^\s\u3000-\u9fff\uff00-\uffef]+|\s+")
 
@@ -78,7 +80,7 @@ class Extractive:
 
 
 def answer(question: str, language: Language, evidence: Sequence[Evidence]) -> str:
-    """Return the sentences that answer best, verbatim, each with its marker; "" where there is no evidence."""
+    """Return the sentences that answer best, word for word, each with its marker; "" where there is no evidence."""
     candidates = [sentence for rank, item in enumerate(evidence) for sentence in _read(rank, item)]
     chosen = _supported(_choose(question, candidates), candidates)
     text = ""
@@ -95,11 +97,12 @@ def answer(question: str, language: Language, evidence: Sequence[Evidence]) -> s
 def _read(rank: int, item: Evidence) -> Iterator[_Sentence]:
     for start, end in sentences(item.text):
         text = item.text[start:end]
-        yield _Sentence(rank, start, text, frozenset(content_tokens(text)))
+        yield _Sentence(rank, start, " ".join(text.split()), frozenset(content_tokens(text)))
 
 
 def _choose(question: str, candidates: list[_Sentence]) -> list[_Sentence]:
     """Return the best sentence first, then those that cover what of the question is still uncovered."""
+    candidates = [sentence for sentence in candidates if not _asks(question, sentence)] or candidates
     weights = _weights(content_tokens(question), candidates)
     bonus = {sentence: _bonus(question, sentence) for sentence in candidates}
     open_tokens = set(weights)
@@ -112,6 +115,11 @@ def _choose(question: str, candidates: list[_Sentence]) -> list[_Sentence]:
         open_tokens -= best.tokens
         candidates = [sentence for sentence in candidates if sentence is not best]
     return chosen
+
+
+def _asks(question: str, sentence: _Sentence) -> bool:
+    """Return whether the sentence is a question itself, or quotes ours: it covers every word, and answers nothing."""
+    return sentence.text.endswith(("?", "？")) or normalize(question) in normalize(sentence.text)
 
 
 def _supported(chosen: list[_Sentence], candidates: list[_Sentence]) -> list[_Sentence]:
@@ -147,4 +155,6 @@ def _worth(sentence: _Sentence, open_tokens: set[str], weights: dict[str, float]
 def _bonus(question: str, sentence: _Sentence) -> float:
     asked = question.lower()
     fits = any(asks.search(asked) and holds.search(sentence.text) for asks, holds in _TYPES)
-    return _RANK_BONUS / (1 + sentence.rank) + (_TYPE_BONUS if fits else 0.0)
+    words = set(_WORD.findall(asked))
+    exact = len(words & set(_WORD.findall(sentence.text.lower()))) / len(words) if words else 0.0
+    return _RANK_BONUS / (1 + sentence.rank) + (_TYPE_BONUS if fits else 0.0) + _EXACT_BONUS * exact
