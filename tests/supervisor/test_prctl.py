@@ -1,4 +1,4 @@
-"""The two process controls, proven on processes of our own."""
+"""The process controls, proven on processes of our own."""
 
 from __future__ import annotations
 
@@ -57,3 +57,10 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_process_has_the_name_that_it_gave_itself() -> None:
+    code = "from ragagent.supervisor.prctl import name_process; name_process('rag-worker-3')"
+    read = "; print(open('/proc/self/comm').read().strip())"
+    done = subprocess.run([sys.executable, "-c", code + read], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout == "rag-worker-3\n"

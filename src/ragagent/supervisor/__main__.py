@@ -18,7 +18,7 @@ from ragagent.errors import EXIT_CONFIG, ConfigError
 from ragagent.supervisor import log, sockets
 from ragagent.supervisor.arbiter import Arbiter, Options
 from ragagent.supervisor.pidfile import Pidfile
-from ragagent.supervisor.prctl import adopt_orphans
+from ragagent.supervisor.prctl import adopt_orphans, name_process
 from ragagent.supervisor.process import kill_orphans
 
 PIDFILE = "supervisor.pid"
@@ -46,6 +46,7 @@ def _run(options: Options, config: Config) -> int:
         # Not used yet, and their default is to kill: a stray log-rotation script must not end the service.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        name_process("rag-supervisor")
         adopt_orphans()
         stack.callback(kill_orphans)
         return Arbiter(options, config, listeners).run()

@@ -61,6 +61,18 @@ class Options:
         return [*path, "--worker-module", self.worker_module, "--indexer-module", self.indexer_module]
 
 
+_GREETING = """
+  ragagent {version} ready on {where} ({workers} workers, data in {directory})
+
+    ask      ragagent ask "What happens to a reload with a mistake in it?"
+    load     ragagent ingest PATH --store NAME
+    code     OpenAI(base_url="{where}/v1", api_key="any")
+    look     ragagent status
+
+  The command is in the bin folder of the environment that runs this. Stop with Ctrl-C.
+"""
+
+
 class Arbiter:
     """Supervises one tree, from the first boot to the last exit. Closes `listeners` when it is asked to stop."""
 
@@ -122,12 +134,13 @@ class Arbiter:
         if self._announced or not running or self._fleet.current is None:
             return
         self._announced = True
-        print(
-            f"ragagent {__version__} ready on {self._where}, {self._fleet.current.workers} workers, "
-            f"data in {self._config.data.dir}, next: curl {self._where}/v1/models",
-            file=sys.stderr,
-            flush=True,
+        greeting = _GREETING.format(
+            version=__version__,
+            where=self._where,
+            workers=self._fleet.current.workers,
+            directory=self._config.data.dir,
         )
+        print(greeting, file=sys.stderr, flush=True)
 
     # -- signals
 

@@ -1,4 +1,4 @@
-"""The two Linux process controls that the tree rests on, through ctypes because the standard library lacks them."""
+"""The Linux process controls that the tree rests on, through ctypes because the standard library lacks them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 
 _SET_PDEATHSIG = 1
+_SET_NAME = 15
 _SET_CHILD_SUBREAPER = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -24,7 +25,12 @@ def die_with_parent(parent: int) -> bool:
     return os.getppid() == parent
 
 
-def _prctl(option: int, value: int) -> None:
+def name_process(name: str) -> None:
+    """Set what `ps -o comm` and `top` show of this process; at most 15 bytes of it."""
+    _prctl(_SET_NAME, ctypes.c_char_p(name.encode()))
+
+
+def _prctl(option: int, value: int | ctypes.c_char_p) -> None:
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}, {value}): {os.strerror(number)}")

@@ -28,7 +28,7 @@ from ragagent.config import Config, load
 from ragagent.errors import EXIT_CANNOT_START, EXIT_CONFIG, EXIT_OK, ConfigError
 from ragagent.lifeline import Lifeline, settle_signals
 from ragagent.supervisor import facts, log
-from ragagent.supervisor.prctl import die_with_parent
+from ragagent.supervisor.prctl import die_with_parent, name_process
 
 # Before the code is imported: these libraries read them once, and their thread pools do not survive a fork.
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -103,6 +103,7 @@ class Zygote:
         settle_signals()
         if not _adopted_by(self._supervisor):
             return EXIT_CANNOT_START
+        name_process(f"rag-{role}-{slot}" if role == "worker" else f"rag-{role}")
         self._control.close()
         listeners = self._listeners if role == "worker" else self._close_listeners()
         lifeline = Lifeline(end)
@@ -188,6 +189,7 @@ def main() -> int:
         return EXIT_CANNOT_START
     for name, value in _SINGLE_THREADED.items():
         os.environ.setdefault(name, value)
+    name_process("rag-zygote")
     control = socket.socket(fileno=arguments.control)
     listeners = [socket.socket(fileno=int(fd)) for fd in arguments.listeners.split(",") if fd]
     for inherited in (control, *listeners):
