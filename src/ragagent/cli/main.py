@@ -1,0 +1,47 @@
+"""`ragagent`: the client of a server, and the toolbox of the machine that it runs on. One file per noun beside this."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from ragagent import __version__
+from ragagent.cli.ask import ask
+from ragagent.cli.config import config
+from ragagent.cli.ingest import ingest
+from ragagent.cli.keys import keys
+from ragagent.cli.reload import reload
+from ragagent.cli.search import search
+from ragagent.cli.serve import serve
+from ragagent.cli.status import status
+from ragagent.cli.store import store
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="ragagent %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Documents in, verified citations out.
+
+    \b
+    ragagent serve                     run the server
+    ragagent ingest docs/              load a directory
+    ragagent ask "How do I reload?"    answer from it, with citations
+
+    Commands exit with 0 when all went well, 1 when something failed, 2 when they were called wrongly.
+    """
+    # https://no-color.org: present and not empty. None leaves it to click, which colours terminals only.
+    context.color = False if os.environ.get("NO_COLOR") else None
+
+
+for command in (serve, status, reload, ingest, search, ask, store, keys, config):
+    cli.add_command(command)
+
+
+def main() -> None:
+    cli(prog_name="ragagent")
+
+
+if __name__ == "__main__":
+    main()

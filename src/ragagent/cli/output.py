@@ -1,0 +1,125 @@
+"""What a command says, and how: text for people, or with --json exactly one document on stdout for programs.
+
+Errors are one line on stderr and exit code 1, in both forms. Colours are click's to strip where stdout is no terminal;
+`main.py` turns them off for NO_COLOR.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import time
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import click
+
+from ragagent.errors import RagagentError
+
+Cell = str | int | None
+Command = Callable[..., None]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class Output:
+    as_json: bool
+
+    def document(self, value: Any) -> None:
+        click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+    def line(self, text: str = "") -> None:
+        click.echo(text)
+
+
+class Failure(click.ClickException):
+    """An error of ours on its way out of a command."""
+
+    def __init__(self, error: RagagentError, as_json: bool) -> None:
+        super().__init__(clean(error.message))
+        self._error = error
+        self._as_json = as_json
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        super().show(file)
+        if self._as_json:
+            error = {"message": self.message, "param": self._error.param, "code": self._error.code}
+            Output(True).document({"error": error})
+
+
+def reporting(command: Command) -> Command:
+    """Give the command --json and `out`, and turn our errors into its last line."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")
+    @functools.wraps(command)
+    def run(*args: Any, as_json: bool, **kwargs: Any) -> None:
+        try:
+            command(*args, out=Output(as_json), **kwargs)
+        except RagagentError as exc:
+            raise Failure(exc, as_json) from exc
+
+    return run
+
+
+def clean(text: str) -> str:
+    """Return the text without control characters: a document must not be able to command the reader's terminal."""
+    return _CONTROL.sub("", text)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """Return aligned columns, numbers to the right. None, and what is empty, is shown as a dash."""
+    cells = [[_shown(cell) for cell in row] for row in rows]
+    widths = [max(map(_width, column)) for column in zip(header, *cells, strict=True)]
+    right = [any(isinstance(row[at], int) for row in rows) for at in range(len(header))]
+    lines = [_aligned(line, widths, right) for line in (header, *cells)]
+    return "\n".join((click.style(lines[0], dim=True), *lines[1:]))
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = [
+        " " * (width - _width(cell)) + cell if to_right else cell + " " * (width - _width(cell))
+        for cell, width, to_right in zip(cells, widths, right, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def _shown(cell: Cell) -> str:
+    return "-" if cell is None or cell == "" else " ".join(clean(str(cell)).split())
+
+
+def _width(text: str) -> int:
+    """Return the columns that the text takes in a terminal: a Chinese character takes two."""
+    marks = sum(unicodedata.combining(character) != 0 for character in text)
+    return len(text) - marks + sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+
+
+def duration(seconds: float | None) -> str:
+    """Return a span of time in the two units that matter: "850 ms", "12 s", "3 m 20 s", "2 d 4 h"."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for unit, length, smaller, part in (("d", 86_400, "h", 3_600), ("h", 3_600, "m", 60), ("m", 60, "s", 1)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit} {int(seconds % length // part)} {smaller}"
+    return f"{int(seconds)} s"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people say it."""
+    if count < 1024:
+        return f"{count} B"
+    amount = float(count)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"
+
+
+def moment(unix_seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_seconds))
