@@ -1,0 +1,164 @@
+"""Rows of chunks, and which of them a reader at a given seq may see.
+
+A chunk is born at its document's seq and dies at the seq of what replaced it. A reader whose searcher shows "everything
+up to S" sees the chunks with `seq <= S < dead_seq`: an update is seen whole, at the moment its manifest is published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ragagent.store import files
+from ragagent.store.database import Transaction
+from ragagent.store.documents import bury
+from ragagent.types import Evidence, Hit
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    ordinal: int
+    start: int
+    end: int
+    text: str
+    vector: np.ndarray  # float32 (dimension,), unit length
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    id: int
+    document_id: int
+    text: str
+    vector: np.ndarray
+
+
+def evidence(tx: Transaction, store_id: str, hits: Sequence[Hit], visible_seq: int) -> list[Evidence]:
+    """Return the hits' chunks in the order of the hits, without those that are deleted, not yet visible or replaced."""
+    marks = ", ".join("?" * len(hits))
+    rows = {
+        row["id"]: row
+        for row in tx.execute(
+            f"""SELECT c.id, c.ordinal, c.text, c.start, c."end", d.file_id, d.attributes, f.filename
+                FROM chunks c JOIN documents d ON d.id = c.document_id JOIN files f ON f.id = d.file_id
+                WHERE c.id IN ({marks}) AND c.store_id = ? AND c.seq <= ? AND (c.dead_seq IS NULL OR c.dead_seq > ?)""",
+            (*(hit.chunk_id for hit in hits), store_id, visible_seq, visible_seq),
+        )
+    }
+    return [
+        Evidence(
+            chunk_id=hit.chunk_id,
+            store_id=store_id,
+            file_id=row["file_id"],
+            filename=row["filename"],
+            ordinal=row["ordinal"],
+            text=row["text"],
+            start=row["start"],
+            end=row["end"],
+            attributes=json.loads(row["attributes"]),
+            score=hit.score,
+            dense=hit.dense,
+            lexical=hit.lexical,
+        )
+        for hit in hits
+        if (row := rows.get(hit.chunk_id)) is not None
+    ]
+
+
+def of_document(tx: Transaction, document_id: int) -> list[tuple[int, int, str]]:
+    """Return `(start, end, text)` of each chunk, in order."""
+    rows = tx.execute('SELECT start, "end", text FROM chunks WHERE document_id = ? ORDER BY ordinal', (document_id,))
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def complete(tx: Transaction, document_id: int, chunks: Sequence[NewChunk]) -> bool:
+    """Store what the indexer made of a document and retire the version it replaces; False: it is gone meanwhile.
+
+    Gone is also what a newer version has overtaken: its chunks must not come to stand beside that one's.
+    """
+    row = tx.execute(
+        "SELECT store_id, external_id, seq FROM documents WHERE id = ? AND status = 'in_progress' AND dead_seq IS NULL",
+        (document_id,),
+    ).fetchone()
+    if row is None:
+        return False
+    store_id, external_id, seq = row
+    tx.executemany(
+        'INSERT INTO chunks (store_id, document_id, ordinal, start, "end", text, vector, seq)'
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (store_id, document_id, c.ordinal, c.start, c.end, c.text, c.vector.astype("<f4").tobytes(), seq)
+            for c in chunks
+        ),
+    )
+    usage = sum(len(chunk.text.encode()) + chunk.vector.nbytes for chunk in chunks)
+    tx.execute("UPDATE documents SET status = 'completed', usage_bytes = ? WHERE id = ?", (usage, document_id))
+    if external_id is not None:
+        _retire_older(tx, store_id, external_id, seq)
+    _finish_job(tx, document_id)
+    return True
+
+
+def fail(tx: Transaction, document_id: int, code: str, message: str) -> None:
+    tx.execute(
+        "UPDATE documents SET status = 'failed', error_code = ?, error_message = ?"
+        " WHERE id = ? AND status = 'in_progress'",
+        (code, message, document_id),
+    )
+    _finish_job(tx, document_id)
+
+
+def born(tx: Transaction, store_id: str, after: int, up_to: int, *, beyond: int, limit: int) -> list[ChunkRow]:
+    """Return chunks with `after < seq <= up_to` that still live at `up_to`, by id, from id `beyond` on."""
+    rows = tx.execute(
+        "SELECT id, document_id, text, vector FROM chunks WHERE store_id = ? AND seq > ? AND seq <= ? AND id > ?"
+        " AND (dead_seq IS NULL OR dead_seq > ?) ORDER BY id LIMIT ?",
+        (store_id, after, up_to, beyond, up_to, limit),
+    )
+    return [ChunkRow(r["id"], r["document_id"], r["text"], np.frombuffer(r["vector"], dtype="<f4")) for r in rows]
+
+
+def died(tx: Transaction, store_id: str, after: int, up_to: int) -> list[int]:
+    """Return the chunks that were replaced in `after < dead_seq <= up_to`."""
+    rows = tx.execute(
+        "SELECT id FROM chunks WHERE store_id = ? AND dead_seq > ? AND dead_seq <= ?", (store_id, after, up_to)
+    )
+    return [row[0] for row in rows]
+
+
+def buried(tx: Transaction, store_id: str, up_to: int) -> list[int]:
+    rows = tx.execute("SELECT chunk_id FROM tombstones WHERE store_id = ? AND seq <= ?", (store_id, up_to))
+    return [row[0] for row in rows]
+
+
+def clear_tombstones(tx: Transaction, chunk_ids: Sequence[int]) -> None:
+    tx.executemany("DELETE FROM tombstones WHERE chunk_id = ?", ((chunk_id,) for chunk_id in chunk_ids))
+
+
+def purge_replaced(tx: Transaction, store_id: str, up_to: int, limit: int) -> int:
+    """Erase up to `limit` versions that were replaced at or before `up_to`, with the files that carried them.
+
+    Return how many. In steps, because the one SQLite writer is shared with every upload.
+    """
+    rows = tx.execute(
+        "SELECT id, file_id FROM documents WHERE store_id = ? AND dead_seq <= ? LIMIT ?", (store_id, up_to, limit)
+    ).fetchall()
+    for document_id, file_id in rows:
+        bury(tx, "document_id = ?", (document_id,), up_to)
+        tx.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+        files.discard(tx, file_id)
+    return len(rows)
+
+
+def _retire_older(tx: Transaction, store_id: str, external_id: str, seq: int) -> None:
+    """Everything of this external id that is older dies at `seq`: completed, failed, or overtaken in the queue."""
+    older = "SELECT id FROM documents WHERE store_id = ? AND external_id = ? AND seq < ? AND dead_seq IS NULL"
+    tx.execute(f"UPDATE chunks SET dead_seq = ? WHERE document_id IN ({older})", (seq, store_id, external_id, seq))
+    tx.execute(f"DELETE FROM jobs WHERE document_id IN ({older})", (store_id, external_id, seq))
+    tx.execute(f"UPDATE documents SET dead_seq = ? WHERE id IN ({older})", (seq, store_id, external_id, seq))
+
+
+def _finish_job(tx: Transaction, document_id: int) -> None:
+    tx.execute("DELETE FROM jobs WHERE document_id = ?", (document_id,))

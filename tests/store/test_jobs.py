@@ -1,0 +1,152 @@
+"""The queue: the order it is taken in, what an attempt costs, and how far a store has come."""
+
+from __future__ import annotations
+
+import time
+
+from ragagent.store import chunks, documents, jobs, stores
+from ragagent.store.database import Database, Transaction
+from ragagent.store.jobs import JobRow
+from store.conftest import new_chunks, new_document, new_store
+
+MUCH = 1_000_000
+
+
+def taken(tx: Transaction, limit: int = 10, max_bytes: int = MUCH) -> list[int]:
+    return [job.document_id for job in jobs.take(tx, limit, max_bytes)]
+
+
+def attempts(tx: Transaction) -> list[int]:
+    return [row[0] for row in tx.execute("SELECT attempts FROM jobs ORDER BY seq")]
+
+
+def test_jobs_are_taken_oldest_first_whatever_their_store(database: Database) -> None:
+    with database.write() as tx:
+        one, two = new_store(tx), new_store(tx)
+        rows = [new_document(tx, store) for store in (one, two, one)]
+        assert taken(tx, limit=2) == [row.id for row in rows[:2]]
+
+
+def test_a_job_says_all_that_its_ingest_needs(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        attached, text = new_document(tx, store, data=b"12345"), new_document(tx, store, "a")
+        first, second = jobs.take(tx, 2, MUCH)
+        assert first == JobRow(
+            document_id=attached.id,
+            store_id=store.id,
+            file_id=attached.file_id,
+            filename="a.txt",
+            is_text=False,
+            bytes=5,
+            model="model-a",
+            dimension=4,
+            chunk_tokens=400,
+            overlap_tokens=0,
+            attempts=1,
+            traceparent=None,
+        )
+        assert (second.document_id, second.is_text) == (text.id, True)
+
+
+def test_an_attempt_is_counted_when_it_begins_and_can_be_given_back(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        new_document(tx, store)
+        new_document(tx, store)
+        rows = jobs.take(tx, 2, MUCH)
+        assert attempts(tx) == [1, 1]
+        jobs.give_back(tx, rows[1:])
+        assert attempts(tx) == [1, 0]
+
+
+def test_what_was_taken_before_is_taken_alone(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        first, second = new_document(tx, store), new_document(tx, store)
+        assert taken(tx) == [first.id, second.id]
+        third = new_document(tx, store)
+        # The indexer died: whichever of the two it was, it does not take the others down with it.
+        assert taken(tx) == [first.id]
+        chunks.fail(tx, first.id, "server_error", "No.")
+        assert taken(tx) == [second.id]
+        chunks.fail(tx, second.id, "server_error", "No.")
+        assert taken(tx) == [third.id]
+
+
+def test_what_was_taken_before_ends_a_batch_of_new_ones(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        first, second, third = (new_document(tx, store) for _ in range(3))
+        tx.execute("UPDATE jobs SET attempts = 1 WHERE document_id = ?", (second.id,))
+        assert taken(tx) == [first.id]
+        chunks.fail(tx, first.id, "server_error", "No.")
+        assert taken(tx) == [second.id]
+        assert third.id not in taken(tx)
+
+
+def test_a_batch_is_bounded_in_bytes_and_takes_one_however_large(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        rows = [new_document(tx, store, data=b"x" * size) for size in (100, 3, 4, 3)]
+        assert taken(tx, max_bytes=10) == [rows[0].id]
+        chunks.fail(tx, rows[0].id, "server_error", "No.")
+        assert taken(tx, max_bytes=7) == [rows[1].id, rows[2].id]
+
+
+def test_the_watermark_stands_before_the_oldest_job(database: Database) -> None:
+    with database.write() as tx:
+        store, other = new_store(tx), new_store(tx)
+        assert jobs.watermark(tx, store.id) == store.seq
+        first, second = new_document(tx, store), new_document(tx, store)
+        new_document(tx, other)
+        assert jobs.watermark(tx, store.id) == first.seq - 1
+        chunks.complete(tx, second.id, new_chunks("b"))
+        assert jobs.watermark(tx, store.id) == first.seq - 1
+        chunks.complete(tx, first.id, new_chunks("a"))
+        assert jobs.watermark(tx, store.id) == second.seq
+
+
+def test_the_watermark_passes_what_failed_was_cancelled_or_deleted(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        batch = documents.add_batch(tx, store.id)
+        failed, cancelled, deleted = (
+            new_document(tx, store),
+            new_document(tx, store, batch_id=batch.id),
+            new_document(tx, store),
+        )
+        chunks.fail(tx, failed.id, "invalid_file", "No.")
+        assert documents.cancel(tx, batch.id) == 1
+        assert jobs.watermark(tx, store.id) == cancelled.seq
+        seq = documents.remove(tx, deleted)
+        assert jobs.watermark(tx, store.id) == seq
+
+
+def test_the_watermark_follows_writes_that_need_no_ingest(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        row = new_document(tx, store)
+        chunks.complete(tx, row.id, new_chunks("a"))
+        seq = documents.set_attributes(tx, row, {"a": 1})
+        assert jobs.watermark(tx, store.id) == seq > row.seq
+
+
+def test_the_watermark_of_no_store_is_zero(database: Database) -> None:
+    with database.read() as tx:
+        assert jobs.watermark(tx, "vs_nowhere") == 0
+
+
+def test_depth_and_age_are_of_what_waits(database: Database) -> None:
+    with database.write() as tx:
+        assert (jobs.depth(tx), jobs.oldest_age(tx)) == (0, 0.0)
+        store = new_store(tx)
+        new_document(tx, store)
+        tx.execute("UPDATE jobs SET created_at = ?", (int(time.time()) - 100,))
+        new_document(tx, store)
+        assert jobs.depth(tx) == 2
+        assert 99 < jobs.oldest_age(tx) < 130
+        tx.execute("UPDATE jobs SET created_at = created_at + 1000")  # A clock that was set back.
+        assert jobs.oldest_age(tx) == 0.0
+        stores.mark_deleted(tx, store.id)
+        assert jobs.depth(tx) == 0

@@ -1,0 +1,122 @@
+"""Rows of vector stores."""
+
+from __future__ import annotations
+
+from ragagent.store import chunks, documents, files, stores
+from ragagent.store.database import Database, Transaction
+from ragagent.types import Page, VectorStore
+from store.conftest import CALLER, column, ingested, new_document, new_file, new_store
+
+
+def erased(tx: Transaction, store: VectorStore, limit: int = 100) -> None:
+    stores.mark_deleted(tx, store.id)
+    while not stores.erase(tx, store.id, limit):
+        pass
+
+
+def test_a_store_is_found_as_it_was_added(database: Database) -> None:
+    with database.write() as tx:
+        row = new_store(tx, name="文档", about="tests")
+    with database.read() as tx:
+        assert stores.find(tx, "default", row.id) == row
+        assert stores.find(tx, "default", "文档") == row
+        assert row.metadata == {"about": "tests"}
+
+
+def test_an_id_goes_before_a_name_and_the_oldest_of_a_name_before_the_others(database: Database) -> None:
+    with database.write() as tx:
+        first, second = new_store(tx, name="same"), new_store(tx, name="same")
+        new_store(tx, name=second.id)  # Somebody names a store after another one's id.
+        assert stores.find(tx, "default", "same") == first
+        assert stores.find(tx, "default", second.id) == second
+
+
+def test_a_store_is_its_tenants_alone(database: Database) -> None:
+    with database.write() as tx:
+        row = new_store(tx, tenant="other")
+        assert stores.find(tx, "default", row.id) is None
+        assert stores.listing(tx, "default", None, Page()) == []
+
+
+def test_a_listing_can_be_narrowed_to_what_a_key_may_see(database: Database) -> None:
+    with database.write() as tx:
+        rows = [new_store(tx) for _ in range(3)]
+        assert stores.listing(tx, "default", None, Page(order="asc")) == rows
+        assert stores.listing(tx, "default", [rows[1].id], Page()) == [rows[1]]
+        assert stores.listing(tx, "default", [], Page()) == []
+
+
+def test_an_update_changes_what_it_names(database: Database) -> None:
+    with database.write() as tx:
+        row = new_store(tx, name="old", a="1")
+        stores.update(tx, row.id, name="new", metadata=None)
+        stores.update(tx, row.id, name=None, metadata={"b": "2"})
+        found = stores.find(tx, "default", row.id)
+        assert found is not None
+        assert (found.name, found.metadata) == ("new", {"b": "2"})
+
+
+def test_a_deleted_store_is_hidden_at_once_and_its_queue_is_gone(database: Database) -> None:
+    with database.write() as tx:
+        row = new_store(tx)
+        new_document(tx, row)
+        seq = stores.mark_deleted(tx, row.id)
+        assert seq > row.seq
+        assert stores.find(tx, "default", row.id) is None
+        assert (stores.living(tx), stores.deleted(tx)) == ([], [row.id])
+        assert column(tx, "SELECT count(*) FROM jobs") == [0]
+
+
+def test_a_deleted_store_is_erased_in_steps(database: Database) -> None:
+    with database.write() as tx:
+        doomed, other = new_store(tx), new_store(tx)
+        for store in (doomed, doomed, doomed, other):
+            ingested(tx, store, "text")
+        documents.remove(tx, ingested(tx, doomed, "leaves a tombstone"))
+        stores.mark_deleted(tx, doomed.id)
+        assert [stores.erase(tx, doomed.id, 2), stores.erase(tx, doomed.id, 2)] == [False, True]
+        assert [row.id for row in stores.living(tx)] == [other.id]
+        for table in ("documents", "chunks", "tombstones"):
+            assert column(tx, f"SELECT DISTINCT store_id FROM {table}") in ([other.id], [])
+
+
+def test_the_texts_of_an_erased_store_go_with_it_and_attached_files_stay(database: Database) -> None:
+    with database.write() as tx:
+        doomed, other = new_store(tx), new_store(tx)
+        attached, shared, text = new_file(tx), new_file(tx), new_file(tx)
+        new_document(tx, doomed, file=attached)
+        new_document(tx, doomed, "a", file=text)
+        new_document(tx, doomed, "b", file=shared)
+        new_document(tx, other, file=shared)
+        erased(tx, doomed, limit=2)
+        found = [files.find(tx, CALLER, file.id) for file in (attached, shared, text)]
+        assert found == [attached, shared, None]
+
+
+def test_counts_are_by_the_state_that_a_user_sees(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        batch = documents.add_batch(tx, store.id)
+        shown = ingested(tx, store, "text", batch_id=batch.id)
+        ingested(tx, store, "not shown yet")
+        new_document(tx, store)
+        chunks.fail(tx, new_document(tx, store, batch_id=batch.id).id, "invalid_file", "No.")
+        of_store = stores.counts(tx, store.id, shown.seq)
+        assert (of_store.completed, of_store.in_progress, of_store.failed, of_store.total) == (1, 2, 1, 4)
+        of_batch = stores.counts(tx, store.id, shown.seq, batch.id)
+        assert (of_batch.completed, of_batch.in_progress, of_batch.failed) == (1, 0, 1)
+
+
+def test_a_replaced_version_counts_until_its_successor_is_shown(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        old = ingested(tx, store, "old", external_id="a")
+        new = ingested(tx, store, "new", external_id="a")
+        before, after = (stores.counts(tx, store.id, seq) for seq in (old.seq, new.seq))
+        assert (before.completed, before.in_progress) == (1, 1)
+        assert (after.completed, after.in_progress) == (1, 0)
+
+
+def test_an_empty_store_counts_nothing(database: Database) -> None:
+    with database.write() as tx:
+        assert stores.counts(tx, new_store(tx).id, 0).total == 0
