@@ -19,14 +19,14 @@ from ragagent.types import Language
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0002fa1f"
 _RUNS = re.compile(rf"(?P<cjk>[{_CJK}]+)|(?P<digits>\d+)|(?P<word>[^\W\d_{_CJK}]+)")
 _CJK_CHARACTER = re.compile(rf"[{_CJK}]")
-# A sentence ends at CJK punctuation, at Latin punctuation that white space follows, or where a line does. Possessive, and
-# never begun inside a run of its own: a page of dots must not take the square of its length.
+# A sentence ends at CJK punctuation, at Latin punctuation that white space follows, or where a line does. Possessive,
+# and never begun inside a run of its own: a page of dots must not take the square of its length.
 _SENTENCE_END = re.compile(r"[。！？；]+[”’」』）]*|(?<![.!?])[.!?]++[\"'”’)\]]*+(?=\s)|\n+")
 _ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|vs|etc|e\.g|i\.e|No|Fig|al))\.\Z")
 
 _LONGEST_ABBREVIATION = 8
-# Prose is often wrapped (Markdown, PDF): a lone line end inside it ends nothing. It does after a short line, as headings
-# and rows are, and before what begins an item, a heading, a row, a quotation or a block of code.
+# Prose is often wrapped (Markdown, PDF): a lone line end inside it ends nothing. It does after a short line, as
+# headings and rows are, and before what begins an item, a heading, a row, a quotation or a block of code.
 _SHORT_LINE = 40
 _ITEM = re.compile(r"[ \t]*(?:[-*+•#>|`]|\d{1,3}[.)][ \t])")
 

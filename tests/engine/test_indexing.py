@@ -1,0 +1,279 @@
+"""The indexer: what is queued becomes findable, a document's trouble is its own, and no crash loses or doubles any."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import pytest
+
+from engine.conftest import CALLER, World
+from ragagent.engine import indexing
+from ragagent.errors import StorageFull, Unavailable, Upstream
+from ragagent.providers.endpoint import Refused
+from ragagent.store import documents, jobs
+from ragagent.types import Document, Page
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "RETRY_SECONDS", 0.0)
+
+
+async def states(world: World) -> dict[str, str]:
+    """Return each document's state as its user sees it."""
+    rows = await world.catalog.documents(CALLER, "docs", Page(100))
+    files = {row.file_id: await world.catalog.file(CALLER, row.file_id) for row in rows}
+    seq = world.catalog.visible_seq((await world.catalog.store(CALLER, "docs")).id)
+    return {files[row.file_id].filename: row.visible_status(seq) for row in rows}
+
+
+async def attempts(world: World) -> list[int]:
+    return await world.database.view(
+        lambda tx: [row[0] for row in tx.execute("SELECT attempts FROM jobs ORDER BY seq")]
+    )
+
+
+async def failure(world: World, row: Document) -> tuple[str | None, str | None]:
+    found = await world.document(row)
+    assert found.status == "failed"
+    return found.error_code, found.error_message
+
+
+async def test_what_is_written_is_found_after_a_step(world: World) -> None:
+    await world.store()
+    await world.upsert("a", "The tower is 330 metres tall.")
+    await world.attach("铁塔高330米。", "tower.txt")
+    assert await world.indexer.step()
+    assert (await world.search("tall tower"))[0] == "The tower is 330 metres tall."
+    assert (await world.search("铁塔"))[0] == "铁塔高330米。"
+    assert not await world.indexer.step()
+
+
+async def test_evidence_points_into_the_parsed_text(world: World) -> None:
+    await world.store()
+    text = "\n\n".join(f"Paragraph {n} tells of tower {n}. " + "Words follow. " * 60 for n in range(20))
+    await world.attach(text, "long.txt")
+    await world.settle()
+    found = (await world.retrieve("tower 7")).evidence
+    assert len(found) > 3
+    assert all(text[item.start : item.end] == item.text for item in found)
+
+
+async def test_markup_is_parsed_and_plain_text_is_not(world: World) -> None:
+    await world.store()
+    await world.attach("<p>tall <b>tower</b></p>", "a.html")
+    await world.upsert("b.html", "<p>text of a tower</p>")
+    await world.settle()
+    assert sorted(await world.search("tower")) == ["<p>text of a tower</p>", "tall tower"]
+
+
+# One document's trouble
+
+
+async def test_a_document_that_cannot_be_read_fails_with_its_reason_and_holds_nobody_up(world: World) -> None:
+    await world.store()
+    bad = await world.attach(b"\x00\x01\x02" * 100, "bad.txt")
+    await world.attach("tall tower", "good.txt")
+    await world.settle()
+    assert (await failure(world, bad))[0] == "invalid_file"
+    assert await world.search("tower") == ["tall tower"]
+    assert await world.ingest.visible(bad.store_id, (await world.catalog.store(CALLER, "docs")).seq, 0)
+
+
+async def test_a_document_without_text_fails(world: World) -> None:
+    await world.store()
+    row = await world.attach("<p> </p>", "blank.html")
+    await world.settle()
+    assert (await failure(world, row))[0] == "invalid_file"
+
+
+async def test_a_document_deleted_while_it_is_ingested_hurts_nobody(world: World) -> None:
+    await world.store()
+    await world.attach("first tower", "first.txt")
+    doomed = await world.attach("doomed tower", "doomed.txt")
+
+    def delete_the_other(filename: str) -> None:
+        with world.database.write() as tx:
+            documents.remove_file(tx, doomed.file_id)
+
+    world.parser.check = delete_the_other
+    await world.settle()
+    assert await world.search("tower") == ["first tower"]
+
+
+async def test_a_document_removed_while_it_is_embedded_is_not_found(world: World) -> None:
+    store = await world.store()
+    await world.upsert("a", "doomed tower")
+
+    def remove(texts: Sequence[str]) -> None:
+        with world.database.write() as tx:
+            (row,) = documents.versions(tx, store.id, "a")
+            documents.remove(tx, row)
+
+    world.embedder.check = remove
+    await world.indexer.step()
+    assert await world.database.view(jobs.depth) == 0
+    world.embedder.check = lambda texts: None
+    assert await world.search("tower") == []
+
+
+async def test_a_document_that_kills_the_indexer_fails_alone(world: World) -> None:
+    await world.store()
+    deaths = 0
+
+    def die(filename: str) -> None:
+        nonlocal deaths
+        if filename == "killer.txt":
+            deaths += 1
+            raise SystemError("as if killed")
+
+    world.parser.check = die
+    await world.attach("first tower", "first.txt")
+    killer = await world.attach("killer tower", "killer.txt")
+    await world.attach("last tower", "last.txt")
+    for _ in range(20):
+        try:
+            await world.settle()
+            break
+        except SystemError:
+            await world.restart_indexer()
+    assert deaths == indexing.MAX_ATTEMPTS
+    assert await failure(world, killer) == ("server_error", "The indexer died 3 times on this document.")
+    assert await states(world) == {"first.txt": "completed", "killer.txt": "failed", "last.txt": "completed"}
+
+
+async def test_a_document_of_another_embedding_fails_and_says_so(world: World) -> None:
+    await world.store()
+    row = (await world.upsert("a", "text")).documents[0]
+    world.embedder.dimension = 64
+    await world.settle()
+    code, message = await failure(world, row)
+    assert "'bag-of-words' (32), not of 'bag-of-words' (64)" in (message or "")
+    assert code == "invalid_value"
+
+
+async def test_a_document_that_the_embedder_refuses_fails_alone(world: World) -> None:
+    await world.store()
+
+    def refuse(texts: Sequence[str]) -> None:
+        if any("long" in text for text in texts):
+            raise Refused("The model endpoint answered 400: too long.", 400, "too long")
+
+    world.embedder.check = refuse
+    for name in ("a", "long", "b"):
+        await world.upsert(name, f"{name} tower")
+    await world.settle()
+    assert await states(world) == {"a": "completed", "long": "failed", "b": "completed"}
+    assert sorted(await world.search("tower")) == ["a tower", "b tower"]
+
+
+# Trouble that is not the documents'
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [Upstream("The model endpoint cannot be reached."), Refused("It answered 404: no such model.", 404, "no model")],
+)
+async def test_an_embedder_that_is_down_leaves_all_queued_and_uncounted(world: World, trouble: Upstream) -> None:
+    await world.store()
+
+    def down(texts: Sequence[str]) -> None:
+        raise trouble
+
+    for name in ("a", "b"):
+        await world.upsert(name, f"{name} tower")
+    world.embedder.check = down
+    for _ in range(5):
+        assert not await world.indexer._ingest()
+    assert await attempts(world) == [0, 0]
+    world.embedder.check = lambda texts: None
+    await world.settle()
+    assert await states(world) == {"a": "completed", "b": "completed"}
+
+
+async def test_an_embedder_that_is_down_does_not_hold_up_what_needs_none(world: World) -> None:
+    store = await world.store()
+    await world.upsert("a", "tower")
+    await world.settle()
+    written, _ = await world.ingest.remove(CALLER, "docs", ["a"])
+    await world.store("other")
+
+    def down(texts: Sequence[str]) -> None:
+        raise Upstream("Down.")
+
+    world.embedder.check = down
+    await world.upsert("b", "text", store="other")
+    await world.indexer.step()
+    assert await world.ingest.visible(store.id, written.seq, 0)
+
+
+@pytest.mark.parametrize("trouble", [Unavailable("No process."), StorageFull("Full.")])
+async def test_a_machine_in_trouble_leaves_all_queued_and_uncounted(
+    world: World, trouble: Unavailable | StorageFull
+) -> None:
+    await world.store()
+    await world.attach("tall tower")
+
+    def fail(filename: str) -> None:
+        raise trouble
+
+    world.parser.check = fail
+    for _ in range(5):
+        try:
+            await world.indexer._ingest()
+        except StorageFull:
+            pass
+    assert await attempts(world) == [0]
+    world.parser.check = lambda filename: None
+    await world.settle()
+    assert await world.search("tower") == ["tall tower"]
+
+
+async def test_who_leaves_gives_back_what_is_not_begun(world: World) -> None:
+    await world.store()
+    for name in ("a.txt", "b.txt", "c.txt"):
+        await world.attach(f"{name} tower", name)
+
+    def leave(filename: str) -> None:
+        world.is_leaving = filename == "b.txt"
+
+    world.parser.check = leave
+    await world.indexer.step()
+    assert await attempts(world) == [0]
+    # Not shown yet either: a reader that saw c.txt's seq would expect all before it.
+    assert await states(world) == {"a.txt": "completed", "b.txt": "completed", "c.txt": "in_progress"}
+
+
+# Crashes
+
+CHILD = Path(__file__).with_name("indexer_child.py")
+
+
+@pytest.mark.parametrize("point", ["parsed", "embedded", "stored", "appended", "committed", "published"])
+async def test_a_kill_at_any_point_loses_and_doubles_nothing(world: World, point: str) -> None:
+    store = await world.store()
+    await world.upsert("old", "first tower")
+    await world.settle()
+    await world.upsert("old", "second tower")
+    await world.upsert("new", "third tower")
+    gone = await world.upsert("gone", "fourth tower")
+    await world.publisher.close()
+    command = [sys.executable, str(CHILD), str(world.root), point]
+    child = await anyio.run_process(command, check=False)
+    assert (child.returncode, child.stderr) == (9, b"")
+
+    # Whoever reads now sees the old version or the new one, and never both.
+    assert sum(text in ("first tower", "second tower") for text in await world.search("tower")) == 1
+    await world.ingest.remove(CALLER, "docs", ["gone"])
+    await world.restart_indexer()
+    await world.settle()
+    assert sorted(await world.search("tower")) == ["second tower", "third tower"]
+    with world.searchers.pin(store.id) as searcher:
+        assert searcher.rows == 2
+        assert searcher.seq > gone.seq
+    assert await world.database.view(jobs.depth) == 0
