@@ -1,0 +1,42 @@
+"""What the routes work with. `worker.py` builds it; a route takes it from its request."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from ragagent.config import Config
+from ragagent.engine.access import Access
+from ragagent.engine.answer import Answerer
+from ragagent.engine.catalog import Catalog
+from ragagent.engine.ingest import Ingest
+from ragagent.engine.retrieve import Retriever
+from ragagent.providers.base import Embedder
+from ragagent.types import Caller
+
+
+@dataclass(frozen=True)
+class Services:
+    config: Config
+    access: Access
+    catalog: Catalog
+    ingest: Ingest
+    embedder: Embedder
+    retriever: Retriever
+    answerer: Answerer
+    checks: Callable[[], Awaitable[Mapping[str, Any]]]  # name -> state; what /readyz reports
+    started_at: int
+
+
+def services(request: Request) -> Services:
+    found: Services = request.app.state.services
+    return found
+
+
+def caller(request: Request) -> Caller:
+    """Return who asks; `Authenticate` has put it there for every path under /v1."""
+    found: Caller = request.state.caller
+    return found

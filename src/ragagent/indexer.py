@@ -1,0 +1,138 @@
+"""The indexer: the one process that writes derived data. It sleeps until a worker rings, or half a second.
+
+One of the three places that wire. At a reload the new indexer is ready before the old one leaves, and then waits for
+the writer's lock: acknowledged work meanwhile lies in SQLite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from ragagent import names, telemetry
+from ragagent.config import Config
+from ragagent.engine import welcome
+from ragagent.engine.catalog import Chunking, EmbeddingSpace
+from ragagent.engine.doorbell import Door
+from ragagent.engine.indexing import Indexer
+from ragagent.engine.parsing.process import ParserProcess
+from ragagent.engine.publishing import Publisher
+from ragagent.errors import EXIT_OK, RagagentError
+from ragagent.index import lock
+from ragagent.index.manifest import Manifest
+from ragagent.lifeline import Duty, Lifeline, attend
+from ragagent.providers import registry
+from ragagent.store import jobs
+from ragagent.store.database import Database
+
+log = logging.getLogger("ragagent.indexer")
+
+LOCK_SECONDS = 60.0  # longer than any predecessor's grace
+RETRY_SECONDS = 1.0
+SHOWN_STORES = 50
+
+
+def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
+    return asyncio.run(_serve(config, slot, lifeline))
+
+
+async def _serve(config: Config, slot: int, lifeline: Lifeline) -> int:
+    running: list[Publisher] = []
+    async with attend(lifeline, lambda: _stats(running)) as duty, AsyncExitStack() as stack:
+        telemetry.init(config.telemetry, role="indexer", slot=slot)
+        stack.callback(telemetry.shutdown)
+        database = Database.open(config.data.database)
+        stack.callback(database.close)
+        parser = ParserProcess(
+            seconds=config.ingest.parse_seconds,
+            memory_bytes=config.ingest.parse_memory_bytes,
+            max_chars=config.ingest.max_text_chars,
+        )
+        stack.callback(parser.close)
+        embedder = registry.embedder(config.embedder)
+        stack.push_async_callback(embedder.aclose)
+        lifeline.ready()
+        if not await duty.told_to_serve():
+            return EXIT_OK
+
+        held = await anyio.to_thread.run_sync(lambda: lock.writer(config.data.index, wait_seconds=LOCK_SECONDS))
+        stack.callback(held.close)
+        door = Door(config.data.doorbell)
+        stack.callback(door.close)
+        publisher = Publisher(database, config.data.index, config.ingest)
+        stack.push_async_callback(publisher.close)
+        indexer = Indexer(database, publisher, parser, embedder, is_leaving=lambda: duty.leaving)
+        running.append(publisher)
+        _measure(database, publisher)
+        lifeline.serving()
+        space = EmbeddingSpace(embedder.model, embedder.dimension)
+        await _welcome(config, database, space)
+        await _work(indexer, door, duty)
+    return EXIT_OK
+
+
+async def _work(indexer: Indexer, door: Door, duty: Duty) -> None:
+    while not duty.leaving:
+        try:
+            worked = await indexer.step()
+        except RagagentError as exc:
+            # A full disk or a busy database passes; what is queued stays queued. A bug ends the process instead.
+            log.error("a step failed and will be tried again: %s", exc.message, exc_info=exc.__cause__)
+            await anyio.sleep(RETRY_SECONDS)
+            continue
+        if not worked and not duty.leaving:
+            await _bell_or_leave(door, duty)
+
+
+async def _bell_or_leave(door: Door, duty: Duty) -> None:
+    waits = [asyncio.ensure_future(door.wait()), asyncio.ensure_future(duty.told_to_leave())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def _welcome(config: Config, database: Database, space: EmbeddingSpace) -> None:
+    paths = [Path(name) for name in config.data.welcome]
+    chunking = Chunking(config.ingest.chunk_tokens, config.ingest.chunk_overlap_tokens)
+    if loaded := await database.update(lambda tx: welcome.load(tx, paths, space, chunking)):
+        log.info("loaded %d files into the store '%s'", loaded, welcome.STORE)
+
+
+def _measure(database: Database, publisher: Publisher) -> None:
+    def depth() -> int:
+        with database.read() as tx:
+            return jobs.depth(tx)
+
+    def shown() -> list[Manifest]:
+        # A label per store: thousands would drown the collector.
+        return [manifest for _, manifest in publisher.manifests[:SHOWN_STORES]]
+
+    telemetry.gauge(names.INGEST_QUEUE_DEPTH, depth)
+    telemetry.gauge(names.INDEX_GENERATION, lambda: [({names.STORE_ID: m.store}, m.generation) for m in shown()])
+    telemetry.gauge(names.INDEX_DELTA_ROWS, lambda: [({names.STORE_ID: m.store}, m.delta_rows) for m in shown()])
+
+
+def _stats(running: Sequence[Publisher]) -> Mapping[str, Any]:
+    """Return what `ragagent status` shows of the stores."""
+    return {
+        "stores": [
+            {
+                "id": manifest.store,
+                "name": name,
+                "seq": manifest.seq,
+                "generation": manifest.generation,
+                "rows": manifest.rows,
+                "delta_rows": manifest.delta_rows,
+            }
+            for publisher in running
+            for name, manifest in publisher.manifests[:SHOWN_STORES]
+        ]
+    }

@@ -1,0 +1,157 @@
+"""A worker: opens everything for itself after the fork, answers on the inherited sockets, drains, leaves.
+
+One of the three places that wire. Read `_open` for what a worker is made of, and `_serve` for its life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from ragagent import names, telemetry
+from ragagent.api.app import build
+from ragagent.api.services import Services
+from ragagent.cache.local import ByteLRU
+from ragagent.cache.remote import Remote
+from ragagent.cache.tiered import TieredCache
+from ragagent.config import Config
+from ragagent.edge.server import Server
+from ragagent.engine.access import Access
+from ragagent.engine.answer import Answerer
+from ragagent.engine.catalog import Catalog, Chunking, EmbeddingSpace
+from ragagent.engine.doorbell import Doorbell
+from ragagent.engine.ingest import Ingest
+from ragagent.engine.retrieve import Retriever
+from ragagent.errors import EXIT_OK, ConfigError
+from ragagent.index.searchers import Searchers
+from ragagent.lifeline import Lifeline, attend
+from ragagent.providers import registry
+from ragagent.store import jobs, keys
+from ragagent.store.database import Database
+
+BEHIND_SECONDS = 60.0  # a job that waits longer says that the indexer does not keep up
+
+
+def prepare(config: Config) -> None:
+    """Load, before the fork, what all children share in memory; raises ConfigError for what cannot work."""
+    telemetry.check(config.telemetry)
+    registry.preload(config.embedder)
+
+
+def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
+    return asyncio.run(_serve(config, slot, listeners, lifeline))
+
+
+async def _serve(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
+    running: list[Server] = []
+    async with attend(lifeline, lambda: _stats(running)) as duty, AsyncExitStack() as stack:
+        telemetry.init(config.telemetry, role="worker", slot=slot)
+        stack.callback(telemetry.shutdown)
+        server = Server(build(await _open(config, slot, stack)), listeners, config.server)
+        await server.startup()
+        running.append(server)
+        lifeline.ready()
+        if await duty.told_to_serve():
+            await server.accept()
+            lifeline.serving()
+            await duty.told_to_leave()
+        await server.drain()
+    return EXIT_OK
+
+
+async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
+    """Open every part; the stack closes them in reverse when the worker leaves."""
+    database = Database.open(config.data.database)
+    stack.callback(database.close)
+    searchers = Searchers(config.data.index, ef_search=config.retrieval.ef_search)
+    stack.callback(searchers.close)
+    remote = _remote(config, slot)
+    if remote is not None:
+        await stack.enter_async_context(remote)
+    cache = TieredCache(ByteLRU(config.cache.local_bytes), remote, config.cache.enabled, on_event=_count_lookup)
+    stack.push_async_callback(cache.aclose)
+    embedder = registry.embedder(config.embedder)
+    stack.push_async_callback(embedder.aclose)
+    generator = registry.generator(config.generator)
+    stack.push_async_callback(generator.aclose)
+    telemetry.gauge(names.DEPENDENCY_UP, lambda: _dependencies(remote))
+    doorbell = Doorbell(config.data.doorbell)
+    stack.callback(doorbell.close)
+
+    catalog = Catalog(
+        database,
+        searchers,
+        EmbeddingSpace(embedder.model, embedder.dimension),
+        Chunking(config.ingest.chunk_tokens, config.ingest.chunk_overlap_tokens),
+    )
+    retriever = Retriever(database, searchers, embedder, cache, config.retrieval, config.cache)
+
+    async def checks() -> Mapping[str, Any]:
+        return {
+            "database": "ok",
+            "index": "ok" if config.data.index.is_dir() else "missing",
+            "indexer": "ok" if await database.view(jobs.oldest_age) < BEHIND_SECONDS else "behind",
+            "redis": remote.state if remote else "off",
+        }
+
+    return Services(
+        config=config,
+        access=_access(config, database),
+        catalog=catalog,
+        ingest=Ingest(database, searchers, catalog, doorbell),
+        embedder=embedder,
+        retriever=retriever,
+        answerer=Answerer(retriever, generator, cache, config.retrieval, cache_seconds=config.cache.answer_seconds),
+        checks=checks,
+        started_at=int(time.time()),
+    )
+
+
+def _access(config: Config, database: Database) -> Access:
+    """Keys are optional on loopback. Beyond it they are required, and without one nobody could come in."""
+    required = config.auth.required == "always" or not config.server.is_loopback
+    if not config.server.is_loopback:
+        with database.read() as tx:
+            if not keys.active(tx):
+                raise ConfigError(
+                    f"Refusing to bind {config.server.bind} without API keys: everyone who reaches the port could read "
+                    "and delete everything. Create one first: ragagent keys create NAME"
+                )
+    return Access(database, keys.pepper(config.data.pepper), required=required)
+
+
+def _remote(config: Config, slot: int) -> Remote | None:
+    if not config.redis.url:
+        return None
+    return Remote(
+        config.redis.url,
+        connections=config.redis.connections,
+        timeout_seconds=config.redis.timeout_seconds,
+        client_name=f"ragagent-worker-{slot}",
+    )
+
+
+def _count_lookup(tier: str, kind: str, outcome: str) -> None:
+    attributes = {names.CACHE_TIER: tier, names.CACHE_KIND: kind, names.CACHE_OUTCOME: outcome}
+    telemetry.count(names.CACHE_REQUESTS, attributes=attributes)
+
+
+def _dependencies(remote: Remote | None) -> list[tuple[dict[str, str], int]]:
+    return [({names.DEPENDENCY: "redis"}, int(remote.state == "up"))] if remote else []
+
+
+def _stats(running: Sequence[Server]) -> Mapping[str, Any]:
+    """Return what `ragagent status` shows of this worker; nothing while it boots."""
+    return {
+        key: value
+        for server in running
+        for key, value in (
+            ("in_flight", server.in_flight),
+            ("connections", server.connections),
+            ("requests", server.requests),
+        )
+    }
