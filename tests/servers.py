@@ -1,0 +1,134 @@
+"""A whole server for a test: the real command, on a free port of 127.0.0.1, in a directory of its own, ended by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import openai
+
+T = TypeVar("T")
+START_SECONDS = 60.0
+STOP_SECONDS = 45.0
+
+
+@dataclass
+class Running:
+    url: str
+    data_dir: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def openai(self, api_key: str = "anything", **options: Any) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, **options)
+
+    def http(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60, **options)
+
+    def control(self, command: str) -> dict[str, Any]:
+        """Ask the supervisor over its control socket."""
+        with socket.socket(socket.AF_UNIX) as end:
+            end.settimeout(60)
+            end.connect(str(self.data_dir / "control.sock"))
+            end.sendall(json.dumps({"command": command}).encode() + b"\n")
+            reply = end.makefile("rb").readline()
+        found: dict[str, Any] = json.loads(reply)
+        return found
+
+    def workers(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [w for w in self.control("status")["workers"] if w["state"] == "running"]
+        return found
+
+    def upsert(self, store: str, **texts: str) -> httpx.Response:
+        documents = [{"external_id": name, "text": text} for name, text in texts.items()]
+        with self.http() as client:
+            reply = client.post("/v1/ragagent/documents", json={"store": store, "documents": documents})
+        return reply.raise_for_status()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(data_dir: Path, port: int, extra: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment that knows nothing of the machine's own REDIS_URL, OPENAI_* or OTEL_*."""
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RAGAGENT_", "OTEL_", "OPENAI_", "REDIS_"))
+    }
+    return clean | {
+        "RAGAGENT_DATA__DIR": str(data_dir),
+        "RAGAGENT_SERVER__BIND": f"127.0.0.1:{port}",
+        "RAGAGENT_SERVER__WORKERS": "2",
+        **extra,
+    }
+
+
+@contextlib.contextmanager
+def server(directory: Path, config: str | None = None, **env: str) -> Iterator[Running]:
+    """Run `python -m ragagent.supervisor` until the block ends; fail if it does not end cleanly by then."""
+    directory.mkdir(parents=True, exist_ok=True)
+    port, data_dir, log = free_port(), directory / "data", directory / "log"
+    command = [sys.executable, "-m", "ragagent.supervisor"]
+    if config is not None:
+        (directory / "ragagent.toml").write_text(config)
+        command += ["--config", str(directory / "ragagent.toml")]
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command, env=environment(data_dir, port, env), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
+    running = Running(f"http://127.0.0.1:{port}", data_dir, process, log)
+    try:
+        wait_until(lambda: is_ready(running), START_SECONDS)
+        yield running
+    except BaseException:
+        sys.stderr.write(log.read_text(errors="replace")[-20_000:])
+        raise
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> int:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+
+
+def is_ready(running: Running) -> bool:
+    assert running.process.poll() is None, f"the server exited with {running.process.returncode}"
+    with contextlib.suppress(httpx.TransportError, OSError):
+        if httpx.get(f"{running.url}/readyz", timeout=5).status_code == 200:
+            return bool(running.control("status")["indexer"]["state"] == "running")
+    return False
+
+
+def wait_until(condition: Callable[[], T], seconds: float) -> T:
+    """Return the condition's first true value; fail when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not so within {seconds} s"
+        time.sleep(0.02)
+    return value

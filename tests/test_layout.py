@@ -1,0 +1,186 @@
+"""The floors of the package, read from its imports: what a reviewer would have to remember is held here."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import ragagent
+
+ROOT = Path(ragagent.__file__).parent
+TESTS = Path(__file__).parent
+
+GROUND = {"errors", "types", "text", "config", "names", "telemetry", "lifeline"}
+ADAPTERS = {"store", "index", "cache", "providers", "edge"}
+# What each part may import besides itself and the package's own version.
+MAY_IMPORT = {
+    **dict.fromkeys(GROUND, GROUND),
+    **dict.fromkeys(ADAPTERS, GROUND),
+    "engine": GROUND | (ADAPTERS - {"edge"}),
+    "api": GROUND | ADAPTERS | {"engine"},
+    "worker": GROUND | ADAPTERS | {"engine", "api"},
+    "indexer": GROUND | ADAPTERS | {"engine"},
+    "supervisor": GROUND,
+    "cli": GROUND | {"store", "supervisor"},
+}
+# The command line reads the store, speaks to the supervisor's socket, and goes through HTTP for everything else.
+OF_SUPERVISOR_FOR_CLI = {"ragagent.supervisor.control", "ragagent.supervisor.status"}
+
+HEAVY = (
+    "numpy",
+    "faiss",
+    "tantivy",
+    "redis",
+    "aiocache",
+    "starlette",
+    "pydantic",
+    "hypercorn",
+    "anyio",
+    "opentelemetry",
+)
+# `report` sends the supervisor's own telemetry, from a process of its own.
+SUPERVISOR_BEYOND_STDLIB = {"ragagent.supervisor.report"}
+
+# Modules without a test file of their own, each with what holds them instead.
+UNMIRRORED = {
+    "ragagent": "the version, read by the build",
+    "ragagent.types": "values without behaviour, used by every test",
+    "ragagent.worker": "wires; tests/scenarios start it whole",
+    "ragagent.indexer": "wires; tests/scenarios start it whole",
+    "ragagent.engine.parsing.parsed": "values; every parser's test reads them",
+    "ragagent.index.held": "the counting under test_searchers and test_generation",
+    "ragagent.engine.parsing.child": "a process; test_process drives it",
+    "ragagent.engine.parsing.frames": "the wire between test_process and its child",
+    "ragagent.index.delta": "the rows under test_writer and test_crash",
+    "ragagent.index.dense": "the dense leg under test_searcher",
+    "ragagent.index.directory": "the files under test_writer and test_files",
+    "ragagent.index.positions": "the map under test_writer and test_model",
+    "ragagent.providers.endpoint": "the connection under test_openai",
+    "ragagent.supervisor.actions": "values without behaviour",
+    "ragagent.api.services": "what test_app wires",
+    "ragagent.providers.base": "two protocols; every provider's test speaks them",
+}
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
+    return {dotted(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """Yield what the statement names: `from a import b` is `a.b` where that is a module of ours, else `a`."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    assert node.level == 0, "imports are absolute"
+    assert node.module is not None
+    for alias in node.names:
+        inner = f"{node.module}.{alias.name}"
+        yield inner if inner in modules() else node.module
+
+
+@cache
+def imports(name: str) -> frozenset[str]:
+    found = (node for node in ast.walk(tree(modules()[name])) if isinstance(node, ast.Import | ast.ImportFrom))
+    return frozenset(target for node in found for target in imported(node))
+
+
+def part(name: str) -> str:
+    """Return the floor's unit that a module belongs to: a folder, or a file of the ground."""
+    return f"{name}.".split(".")[1]
+
+
+def ours(name: str) -> bool:
+    return name == "ragagent" or name.startswith("ragagent.")
+
+
+@pytest.mark.parametrize("name", modules())
+def test_imports_point_down_and_never_across(name: str) -> None:
+    if name == "ragagent":
+        assert not imports(name)
+        return
+    assert part(name) in MAY_IMPORT, f"{name} stands on no floor: give it one here and in the design"
+    for target in filter(ours, imports(name)):
+        allowed = target == "ragagent" or part(target) == part(name) or part(target) in MAY_IMPORT[part(name)]
+        assert allowed, f"{name} imports {target}"
+
+
+@pytest.mark.parametrize("name", modules())
+def test_no_import_hides_in_a_function(name: str) -> None:
+    functions = (n for n in ast.walk(tree(modules()[name])) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    hidden = [
+        node.lineno
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert not hidden, f"{name} imports inside a function, in line {hidden}"
+
+
+def test_modules_import_each_other_without_a_cycle() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for target in sorted(t for t in imports(name) if t in modules() and t != name):
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in modules():
+        visit(name, ())
+
+
+def test_cli_knows_only_the_supervisors_socket() -> None:
+    for name in (name for name in modules() if part(name) == "cli"):
+        of_supervisor = {target for target in imports(name) if part(target) == "supervisor" and ours(target)}
+        assert of_supervisor <= OF_SUPERVISOR_FOR_CLI, name
+
+
+def test_supervisor_rests_on_the_standard_library_and_the_ground() -> None:
+    for name in (name for name in modules() if part(name) == "supervisor" and name not in SUPERVISOR_BEYOND_STDLIB):
+        foreign = {target for target in imports(name) if not ours(target)}
+        assert {target.partition(".")[0] for target in foreign} <= sys.stdlib_module_names, name
+
+
+def test_supervisor_loads_nothing_heavy() -> None:
+    code = f"import sys, ragagent.supervisor.arbiter; print([name for name in {HEAVY!r} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_package_files_are_empty() -> None:
+    assert [str(p) for p in ROOT.rglob("__init__.py") if p.parent != ROOT and p.stat().st_size] == []
+
+
+def test_every_module_has_a_test_file_or_a_reason() -> None:
+    expected = {name: mirror(path) for name, path in modules().items() if path.name != "__init__.py"}
+    bare = {name for name, path in expected.items() if not path.exists()}
+    assert bare - set(UNMIRRORED) == set(), "write these tests, or say here why there are none"
+
+
+def test_reasons_for_missing_tests_are_still_needed() -> None:
+    stale = {name for name in UNMIRRORED if name not in modules() or mirror(modules()[name]).exists()}
+    assert stale == set()
+
+
+def mirror(path: Path) -> Path:
+    relative = path.relative_to(ROOT)
+    return TESTS / relative.parent / f"test_{relative.name.removeprefix('__')}".replace("__.py", ".py")
