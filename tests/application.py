@@ -51,7 +51,7 @@ class Api:
 
     @property
     def openai(self) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url="http://test/v1", api_key="any", http_client=self.http, max_retries=0)
+        return openai.AsyncOpenAI(base_url="http://test/v1", api_key="any", http_client=self.http, max_retries=0)  # type: ignore[arg-type]  # It takes httpx's client as well as its successor's.
 
     async def json(self, method: str, path: str, **options: Any) -> Any:
         """Return what a request that must succeed is answered with."""

