@@ -101,6 +101,7 @@ class FakeRagagent:
         self.completion: JSON = {}
         self.events: list[bytes] = []
         self.slow = 0
+        self.is_gone = False
         self._troubles: deque[Trouble | None] = deque()
         self._ids = itertools.count(1)
         self._lock = threading.Lock()  # guards everything above: each connection has its thread
@@ -311,9 +312,11 @@ class _Handler(BaseHTTPRequestHandler):
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
         headers = {key.lower(): value for key, value in self.headers.items()}
         answer = self.fake.take(Asked(self.command, url.path, headers, query, self._body()))
-        if isinstance(answer, Hangup | Gone):
+        if self.fake.is_gone or isinstance(answer, Hangup | Gone):
+            # Connections that were open before are served by threads of their own: they end here, at their next request.
             self.close_connection = True
             if isinstance(answer, Gone):
+                self.fake.is_gone = True
                 self.server.shutdown()
                 self.server.server_close()
         elif isinstance(answer, Raw):
