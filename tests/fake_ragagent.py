@@ -313,7 +313,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {key.lower(): value for key, value in self.headers.items()}
         answer = self.fake.take(Asked(self.command, url.path, headers, query, self._body()))
         if self.fake.is_gone or isinstance(answer, Hangup | Gone):
-            # Connections that were open before are served by threads of their own: they end here, at their next request.
+            # Connections that were open before have threads of their own: they end here, at their next request.
             self.close_connection = True
             if isinstance(answer, Gone):
                 self.fake.is_gone = True
