@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from starlette.types import ASGIApp, Message
 
 from application import TEXTS, Api, conforms
 from fakes import Scripted
+from ragagent.config import Server as Settings
+from ragagent.edge.server import Server
 from ragagent.errors import Upstream
 from ragagent.providers.base import Delta
 from ragagent.types import Prompt, Usage
@@ -295,14 +298,14 @@ async def test_a_mistake_of_ours_is_reported_without_its_text(api: Api, caplog: 
 
 
 class Endless:
-    """A generator that never ends: it talks on, or it thinks. `closed` says that it was told to stop."""
+    """A generator that never ends: it talks on, or it thinks, until it is closed."""
 
     model = "endless"
 
     def __init__(self, *, thinks: bool = False) -> None:
         self._thinks = thinks
         self.began = anyio.Event()
-        self.closed = False
+        self.ended = anyio.Event()
 
     async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
         self.began.set()
@@ -313,7 +316,7 @@ class Endless:
                 yield Delta("word ")
                 await anyio.lowlevel.checkpoint()
         finally:
-            self.closed = True
+            self.ended.set()
 
     async def aclose(self) -> None:
         pass
@@ -370,7 +373,7 @@ async def test_a_client_that_leaves_a_stream_ends_the_models_talk(api: Api, afte
     with api.speaking(generator) as app:
         await Leaving(generator, after, slow=slow).post(app, asking(stream=True))
     # Now, not when the garbage collector comes by: a model talks, and charges, until its connection is closed.
-    assert generator.closed
+    assert generator.ended.is_set()
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -382,9 +385,28 @@ async def test_a_client_that_leaves_before_the_first_word_ends_the_models_thinki
     client = Leaving(generator, None)
     with api.speaking(generator) as app:
         await client.post(app, asking(stream=stream))
-    assert generator.closed
+    assert generator.ended.is_set()
     assert client.received == []
     assert errors(caplog.records) == []
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+async def test_over_a_real_connection_it_is_the_same(api: Api, thinks: bool) -> None:
+    await api.store(**TEXTS)
+    generator = Endless(thinks=thinks)
+    with api.speaking(generator) as app, socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(app, [listener.dup()], Settings(keep_alive_seconds=0.1, graceful_seconds=5))
+        await server.startup()
+        await server.accept()
+        body = json.dumps(asking(stream=True)).encode()
+        head = f"POST {PATH} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        async with await anyio.connect_tcp("127.0.0.1", listener.getsockname()[1]) as client:
+            await client.send(head + body)
+            with anyio.fail_after(10):
+                await generator.began.wait()
+        with anyio.fail_after(10):
+            await generator.ended.wait()
+        await server.drain()
 
 
 def errors(records: Sequence[Any]) -> list[Any]:

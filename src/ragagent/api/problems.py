@@ -67,7 +67,7 @@ async def http_exception(request: Request, exc: Exception) -> JSONResponse:
     """Answer what Starlette itself refuses: an unknown path, a method that a path does not take, a broken form."""
     assert isinstance(exc, HTTPException)
     kinds = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-    path = f"{request.scope['path']:.256}"  # Not `request.url`, which is built from a Host header that may be no host.
+    path = f"{request.scope['path']:.256}"
     message = {
         404: f"There is no '{path}' here.",
         405: f"'{path}' does not take {request.method}.",
