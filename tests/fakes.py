@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import anyio
 import numpy as np
@@ -53,7 +53,7 @@ class Scripted:
         self._usage = usage
         self._is_cut = is_cut
 
-    async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
         self.prompts.append(prompt)
         self.asked.set()
         if self.gate is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import anyio
@@ -257,7 +257,7 @@ class Failing:
         self._error = error
         self._words = words
 
-    async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
         for _ in range(self._words):
             yield Delta("word ")
         raise self._error
@@ -307,7 +307,7 @@ class Endless:
         self.began = anyio.Event()
         self.ended = anyio.Event()
 
-    async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
         self.began.set()
         try:
             if self._thinks:

@@ -308,5 +308,5 @@ async def test_a_reader_that_leaves_closes_the_connection(fake: FakeOpenAI, gene
     fake.next(Hang(3))
     stream = generator.stream(PROMPT)
     assert (await anext(stream)).text == "Echo "
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
     assert _text(await _read(generator)) == "Echo [1]."

@@ -102,7 +102,7 @@ async def _question(app: Services, who: Caller, asked: schemas.ChatCompletion) -
         limit=search.results or chosen.results or app.config.retrieval.results,
         filter=schemas.filter_tree(search.filters),
         fusion=ranking.fusion,
-        dense_weight=ranking.hybrid_search.dense_weight if ranking.hybrid_search else None,
+        dense_weight=ranking.dense_weight,
         score_threshold=ranking.score_threshold,
     )
     question = Question(

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from ragagent.api import schemas
 from ragagent.api.replies import acknowledged, seq_header
 from ragagent.api.services import caller, services
-from ragagent.api.vector_store_files import current, shown
+from ragagent.api.vector_store_files import shown
 from ragagent.engine.ingest import NewDocument, check_text
 from ragagent.errors import Invalid
 
@@ -21,7 +21,7 @@ async def upsert(request: Request) -> JSONResponse:
     new = [_new_document(document, position, limit) for position, document in enumerate(asked.documents)]
     written = await app.ingest.upsert(who, asked.store, new)
     visible = await app.ingest.visible(written.store.id, written.seq, app.config.ingest.wait_seconds)
-    data = [shown(app, await current(app, who, row)) for row in written.documents]
+    data = [shown(app, row) for row in await app.catalog.current(written.documents)]
     return JSONResponse(
         {"object": "list", "vector_store_id": written.store.id, "seq": written.seq, "data": data},
         200 if visible else 202,

@@ -242,6 +242,10 @@ class RankingOptions(Schema):
     hybrid_search: HybridSearch | None = None
     fusion: Literal["convex", "rrf"] | None = None  # ours
 
+    @property
+    def dense_weight(self) -> float | None:
+        return self.hybrid_search.dense_weight if self.hybrid_search else None
+
 
 class StaticChunking(Schema):
     max_chunk_size_tokens: Annotated[int, Field(ge=100, le=4096)] = 800

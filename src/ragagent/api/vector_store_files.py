@@ -11,8 +11,8 @@ from ragagent.api.replies import JSON, POLL_AFTER_MS, acknowledged, listing, pag
 from ragagent.api.services import Services, caller, services
 from ragagent.api.vector_stores import file_counts
 from ragagent.engine.ingest import Attachment
-from ragagent.errors import Invalid, NotFound
-from ragagent.types import Batch, Caller, Counts, Document
+from ragagent.errors import Invalid
+from ragagent.types import Batch, Counts, Document
 
 STATUSES = ("in_progress", "completed", "failed", "cancelled")
 FAILURES = ("server_error", "unsupported_file", "invalid_file")  # all that OpenAI's `last_error.code` may be
@@ -41,21 +41,13 @@ def shown(app: Services, row: Document) -> JSON:
     }
 
 
-async def current(app: Services, who: Caller, row: Document) -> Document:
-    """Return what has become of a row that this request wrote: as it was, when another has deleted it meanwhile."""
-    try:
-        return await app.catalog.document(who, row.store_id, row.file_id)
-    except NotFound:
-        return row
-
-
 async def create(request: Request) -> JSONResponse:
     asked = await schemas.read(request, schemas.AttachFile)
     app, who, store_id = services(request), caller(request), request.path_params["store_id"]
     chunking = schemas.chunking_of(asked.chunking_strategy)
     written = await app.ingest.attach(who, store_id, [Attachment(asked.file_id, asked.attributes or {}, chunking)])
     visible = await app.ingest.visible(written.store.id, written.seq, app.config.ingest.wait_seconds)
-    row = await current(app, who, written.documents[0])
+    (row,) = await app.catalog.current(written.documents)
     return JSONResponse(shown(app, row), 200 if visible else 202, headers=seq_header(written.seq))
 
 

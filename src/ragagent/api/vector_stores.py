@@ -130,7 +130,7 @@ def _query(asked: schemas.Search, text: str, store: VectorStore) -> Query:
         limit=asked.max_num_results,
         filter=schemas.filter_tree(asked.filters),
         fusion=ranking.fusion,
-        dense_weight=ranking.hybrid_search.dense_weight if ranking.hybrid_search else None,
+        dense_weight=ranking.dense_weight,
         score_threshold=ranking.score_threshold,
     )
 

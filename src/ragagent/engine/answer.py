@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from ragagent.engine import prompt
 from ragagent.engine.cite import Citer
 from ragagent.engine.gate import is_supported
 from ragagent.engine.retrieve import Query, Retrieval, Retriever, Tier
-from ragagent.providers.base import Delta, Generator
+from ragagent.providers.base import Generator
 from ragagent.text import count_tokens, language
 from ragagent.types import Answer, Caller, Citation, Evidence, Message, Prompt, Usage
 
@@ -75,7 +75,7 @@ class Answerer:
         if cached is not None:
             answer = unpack(cached.value)
             return Reply(cached.tier, answer.generations, _replay(answer))
-        retrieval = await self._retrieve(caller, question)
+        retrieval = await self._retriever.retrieve(caller, question.query)
         is_kept = self._cache.enabled and self._cache_seconds > 0
         return Reply(
             "miss" if is_kept else "bypass",
@@ -91,7 +91,7 @@ class Answerer:
         opened: list[Reply] = []
 
         async def compute() -> dict[str, Any]:
-            retrieval = await self._retrieve(caller, question)
+            retrieval = await self._retriever.retrieve(caller, question.query)
             pieces = self._compose(question, retrieval)
             opened.append(Reply("miss", retrieval.found.generations, pieces, retrieval.timings, retrieval.evidence))
             return pack(await finished(pieces))
@@ -123,9 +123,6 @@ class Answerer:
             },
         )
 
-    async def _retrieve(self, caller: Caller, question: Question) -> Retrieval:
-        return await self._retriever.retrieve(caller, question.query)
-
     async def _keeping(self, key: Key, epoch: int, pieces: Pieces) -> Pieces:
         """Pass the pieces on; the Answer goes into the cache, unless there was a purge since `epoch`."""
         async with aclosing(pieces):
@@ -154,7 +151,7 @@ class Answerer:
         usage, reason = None, "stop"
         started = time.perf_counter()
         with telemetry.span(names.CHAT.format(model=self._generator.model), _asked(self._generator), kind="client"):
-            async with _closing(self._generator.stream(built)) as deltas:
+            async with aclosing(self._generator.stream(built)) as deltas:
                 async for delta in deltas:
                     if text := citer.feed(delta.text):
                         yield text
@@ -193,16 +190,6 @@ class Answerer:
             usage=Usage(count_tokens(question.query.text), count_tokens(text)),
             generations=retrieval.found.generations,
         )
-
-
-@asynccontextmanager
-async def _closing(deltas: AsyncIterator[Delta]) -> AsyncIterator[AsyncIterator[Delta]]:
-    """Close a stream that is left early, now and here: the model goes on talking, and charging, until then."""
-    try:
-        yield deltas
-    finally:
-        if isinstance(deltas, AsyncGenerator):
-            await deltas.aclose()
 
 
 async def finished(pieces: Pieces) -> Answer:

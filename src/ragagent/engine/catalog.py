@@ -140,6 +140,12 @@ class Catalog:
             lambda tx: find_document(tx, self.find_store(tx, caller, store_id), file_id),
         )
 
+    async def current(self, written: Sequence[Document]) -> list[Document]:
+        """Return what has become of rows that the caller wrote: as they were, where they were deleted meanwhile."""
+        return await self._database.view(
+            lambda tx: [documents.find(tx, row.store_id, row.file_id) or row for row in written]
+        )
+
     async def documents(
         self, caller: Caller, store_id: str, page: Page, *, batch_id: str | None = None, status: str | None = None
     ) -> list[Document]:

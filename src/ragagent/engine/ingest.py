@@ -25,7 +25,6 @@ from ragagent.types import Attributes, Batch, Caller, Document, VectorStore
 
 POLL_SECONDS = (0.003, 0.05)  # between two looks at a manifest, growing from the first to the second
 
-
 T = TypeVar("T")
 
 

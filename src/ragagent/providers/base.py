@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -42,8 +42,11 @@ class Generator(Protocol):
     @property
     def model(self) -> str: ...
 
-    def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
-        """Yield the answer in pieces; the last one, and it alone, has a `finish_reason`. Raises Upstream."""
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
+        """Yield the answer in pieces; the last one, and it alone, has a `finish_reason`. Raises Upstream.
+
+        Whoever leaves early closes it: the model goes on talking, and charging, until then.
+        """
         ...
 
     async def aclose(self) -> None: ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 
 from ragagent import config
@@ -62,7 +62,7 @@ class Extractive:
     def __init__(self, settings: config.Generator) -> None:
         self.model = settings.model
 
-    async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
         spent, limit = 0, prompt.max_tokens
         finish_reason: FinishReason = "stop"
         for piece in _STREAMED.findall(answer(prompt.question, prompt.language, prompt.evidence)):

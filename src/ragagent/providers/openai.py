@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -75,7 +75,7 @@ class OpenAIGenerator:
         self._endpoint = _endpoint(settings)
         self._asks_usage = True
 
-    async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
         # Only the first delta is fetched under retry: what the reader has seen cannot be taken back.
         first, rest = await self._endpoint.retried(partial(self._begin, prompt))
         async with aclosing(rest):
