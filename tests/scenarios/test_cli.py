@@ -142,10 +142,16 @@ def test_status_names_every_process_and_store(server: servers.Running, docs: Pat
     reply = document(server, "status")
     assert reply["supervisor"]["pid"] == server.pid
     assert {worker["slot"] for worker in reply["workers"]} == {0, 1}
+    # The indexer tells of its stores with its next beat, half a second after the ingest at the latest.
+    servers.wait_until(lambda: made["id"] in _store_ids(server), SECONDS)
     told = ragagent(server, "status", "--data", server.data_dir, RAGAGENT_DATA__DIR="elsewhere").stdout
     assert f"supervisor pid {server.pid} · running" in told
     for name in ("worker 0", "worker 1", "indexer", made["id"]):
         assert f"\n{name} " in told
+
+
+def _store_ids(server: servers.Running) -> set[str]:
+    return {store["id"] for store in server.control("status")["stores"]}
 
 
 def test_reload_waits_for_its_end_and_ingest_goes_on_meanwhile(server: servers.Running, tmp_path: Path) -> None:

@@ -50,8 +50,6 @@ class Zygote:
             log.configure(self._config.server.log_level)
             self._modules = {role: importlib.import_module(name) for role, name in names.items()}
             for module in self._modules.values():
-                _prepare(module, self._config)
-            for module in self._modules.values():
                 prepare(module, self._config)
         except ConfigError as exc:
             self._say({"failed": str(exc), "code": EXIT_CONFIG})
@@ -125,12 +123,6 @@ def prepare(module: ModuleType, config: Config) -> None:
     hook = getattr(module, "prepare", None)
     if hook is not None:
         hook(config)
-
-
-def _prepare(module: ModuleType, config: Config) -> None:
-    """Let the module load what its children shall share, if it has something of the kind."""
-    if prepare := getattr(module, "prepare", None):
-        prepare(config)
 
 
 def live(module: ModuleType, config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
