@@ -42,6 +42,7 @@ class Server:
     bind: str = _key("127.0.0.1:8000", reload="restart")
     workers: int = _key(0, minimum=0)  # 0: one per core, at most 4
     backlog: int = _key(2048, reload="restart", minimum=1)
+    http1: Literal["llhttp", "hypercorn"] = _key("hypercorn")
     keep_alive_seconds: float = _key(5.0, minimum=0)
     graceful_seconds: float = _key(30.0, minimum=0.1)
     ready_seconds: float = _key(60.0, reload="hot", minimum=1)
@@ -49,6 +50,7 @@ class Server:
     max_body_bytes: int = _key(25 * MIB, minimum=1024)
     body_seconds: float = _key(60.0, minimum=1)
     log_level: Literal["debug", "info", "warning", "error"] = _key("info")
+    log_file: str = _key("", reload="restart")  # empty: standard error
     access_log: bool = _key(True)
 
     @property
@@ -71,6 +73,22 @@ class Server:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False  # A name may resolve to anything: treat it as public.
+
+
+@dataclass(frozen=True)
+class Probe:
+    interval_seconds: float = _key(2.0, reload="hot", minimum=0)  # 0: no probes
+    timeout_seconds: float = _key(5.0, reload="hot", minimum=0.1)
+    failures: int = _key(3, reload="hot", minimum=1)  # in a row, until the worker is replaced
+
+
+@dataclass(frozen=True)
+class Recycle:
+    requests: int = _key(0, reload="hot", minimum=0)  # 0, here and below: no such limit
+    pss_bytes: int = _key(0, reload="hot", minimum=0)
+    lifetime_seconds: float = _key(0.0, reload="hot", minimum=0)
+    jitter: float = _key(0.2, reload="hot", minimum=0)  # each worker's limits are up to this share lower
+    spacing_seconds: float = _key(10.0, reload="hot", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -190,6 +208,8 @@ class Profile:
 @dataclass(frozen=True)
 class Config:
     server: Server = field(default_factory=Server)
+    probe: Probe = field(default_factory=Probe)
+    recycle: Recycle = field(default_factory=Recycle)
     data: Data = field(default_factory=Data)
     auth: Auth = field(default_factory=Auth)
     redis: Redis = field(default_factory=Redis)
@@ -204,6 +224,8 @@ class Config:
 
 _SECTIONS: dict[str, type[Any]] = {
     "server": Server,
+    "probe": Probe,
+    "recycle": Recycle,
     "data": Data,
     "auth": Auth,
     "redis": Redis,
@@ -368,6 +390,8 @@ def _validate(config: Config) -> None:
         valid = False
     if not valid:
         raise ConfigError(f"Config key 'server.bind' has value '{config.server.bind}'; it must be HOST:PORT.")
+    if config.recycle.jitter >= 1:
+        raise ConfigError(f"Config key 'recycle.jitter' has value '{config.recycle.jitter:g}'; it must be below 1.")
     if config.retrieval.dense_weight > 1:
         raise ConfigError(
             f"Config key 'retrieval.dense_weight' has value '{config.retrieval.dense_weight:g}'; it must be at most 1."

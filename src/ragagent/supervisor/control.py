@@ -100,13 +100,13 @@ class Control:
         client.connection.close()
 
 
-def request(directory: Path, command: str, timeout: float | None = None) -> dict[str, Any]:
+def request(directory: Path, command: str, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:
     """Ask the supervisor of `directory` and return its reply; raises Unavailable when none runs there."""
     try:
         with socket.socket(socket.AF_UNIX) as connection, _short(directory) as short:
             connection.settimeout(timeout)
             connection.connect(f"{short}/{NAME}")
-            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+            connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 line = lines.readline()
     except OSError as exc:
