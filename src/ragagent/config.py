@@ -54,6 +54,10 @@ class Server:
     access_log: bool = _key(True)
 
     @property
+    def log_path(self) -> Path | None:
+        return Path(self.log_file).absolute() if self.log_file else None
+
+    @property
     def worker_count(self) -> int:
         return self.workers or min(os.cpu_count() or 1, 4)
 

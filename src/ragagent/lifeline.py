@@ -25,6 +25,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 BEAT_SECONDS = 0.5
+# What only the supervisor listens to, though a whole group or unit may be sent it.
+OF_SUPERVISOR = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
 _READ_BYTES = 65_536
 
 logger = logging.getLogger("ragagent.lifeline")
@@ -176,11 +178,13 @@ async def attend(lifeline: Lifeline, stats: Stats = dict) -> AsyncIterator[Duty]
 def settle_signals() -> None:
     """Give a fresh child its signals; call it before anything slow.
 
-    SIGINT: a terminal sends Ctrl-C to the whole group, but the supervisor decides. SIGHUP: `pkill -HUP` means a reload,
-    not the death of every worker. SIGABRT is how the supervisor ends a child that hangs: dump every stack first.
+    SIGINT: a terminal sends Ctrl-C to the whole group, but the supervisor decides. SIGHUP and the like: `pkill -HUP`
+    and `systemctl kill -s HUP` mean a reload, not the death of every worker. SIGABRT is how the supervisor ends a child
+    that hangs: dump every stack first.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in OF_SUPERVISOR:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_SUPERVISOR)  # Held since the exec, so that none came too early.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.enable(all_threads=True)
 

@@ -55,7 +55,8 @@ class Tree:
             **os.environ,
             "RAGAGENT_DATA__DIR": str(self.data),
             "FLEET_APP": str(self.directory / "app.json"),
-            "PYTHONPATH": str(APPS),
+            # Of the tree under test, too: where the tests got it from a path, a child must not find another one.
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(APPS), os.environ.get("PYTHONPATH")])),
         }
         modules = ["--worker-module", "fleet_worker", "--indexer-module", "fleet_indexer"]
         command = [sys.executable, "-W", "error", "-m", "ragagent.supervisor", "--config", str(self.config), *modules]

@@ -3,11 +3,14 @@
 SIGHUP          reload config and code; on failure the old release keeps serving
 SIGTERM, INT    finish what is in flight, then leave; a second one: at once
 SIGTTIN, TTOU   one worker more, one less
+SIGUSR1         the log file was moved away: open it anew
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import os
 import signal
 import sys
 from contextlib import ExitStack
@@ -16,7 +19,8 @@ from pathlib import Path
 from ragagent.config import Config, load
 from ragagent.errors import EXIT_CONFIG, ConfigError
 from ragagent.supervisor import log, sockets
-from ragagent.supervisor.arbiter import Arbiter, Options
+from ragagent.supervisor.arbiter import SIGNALS, Arbiter, Options
+from ragagent.supervisor.notify import Notifier
 from ragagent.supervisor.pidfile import Pidfile
 from ragagent.supervisor.prctl import adopt_orphans, name_process
 from ragagent.supervisor.process import kill_orphans
@@ -26,30 +30,37 @@ PIDFILE = "supervisor.pid"
 
 def main() -> int:
     options = _options()
+    # From here on none is lost: the first process of a container is not even killed by one that it does not handle.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    terminal = log.Terminal()
     try:
         config = load(options.config_path)
-        return _run(options, config)
+        return _run(options, config, terminal)
     except ConfigError as exc:
-        print(f"ragagent cannot start: {exc}", file=sys.stderr)
+        terminal.say(f"ragagent cannot start: {exc}")
         return EXIT_CONFIG
 
 
-def _run(options: Options, config: Config) -> int:
+def _run(options: Options, config: Config, terminal: log.Terminal) -> int:
+    if config.server.log_path is not None:
+        log.redirect(config.server.log_path)  # Before anything is started, so that everything has it.
     log.configure(config.server.log_level)
+    log.remember()
+    faulthandler.enable()  # A watchdog that finds this process hanging sends SIGABRT.
     with ExitStack() as stack:
         _make(config.data.path)
         pidfile = Pidfile.acquire(config.data.path / PIDFILE)
         stack.callback(pidfile.release)
-        listeners = sockets.listen(config.server)
+        listeners = sockets.activated(os.environ, config.server) or sockets.listen(config.server)
         for listener in listeners:
             stack.callback(listener.close)
-        # Not used yet, and their default is to kill: a stray log-rotation script must not end the service.
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Not used yet, and its default is to kill.
         name_process("rag-supervisor")
         adopt_orphans()
         stack.callback(kill_orphans)
-        return Arbiter(options, config, listeners).run()
+        notifier = Notifier.from_environment(os.environ)
+        stack.callback(notifier.close)
+        return Arbiter(options, config, listeners, terminal, notifier).run()
 
 
 def _make(directory: Path) -> None:

@@ -12,7 +12,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any
 from ragagent import __version__
 from ragagent.config import Config
 from ragagent.errors import EXIT_OK
-from ragagent.supervisor import sockets, status, trace
+from ragagent.supervisor import log, sockets, status, trace
 from ragagent.supervisor.actions import (
     Abandon,
     Abort,
@@ -41,6 +40,8 @@ from ragagent.supervisor.control import Client, Control
 from ragagent.supervisor.crew import Crew
 from ragagent.supervisor.facts import limits_of
 from ragagent.supervisor.fleet import Failure, Fleet, Release, State
+from ragagent.supervisor.herald import Herald
+from ragagent.supervisor.notify import Notifier
 from ragagent.supervisor.settle import settle
 from ragagent.supervisor.wakeup import Wakeup
 
@@ -76,8 +77,17 @@ _GREETING = """
 class Arbiter:
     """Supervises one tree, from the first boot to the last exit. Closes `listeners` when it is asked to stop."""
 
-    def __init__(self, options: Options, config: Config, listeners: Sequence[socket.socket]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        config: Config,
+        listeners: Sequence[socket.socket],
+        terminal: log.Terminal,
+        notifier: Notifier,
+    ) -> None:
         self._config = config
+        self._terminal = terminal
+        self._herald = Herald(notifier)
         self._listeners = listeners
         self._where = " ".join(map(sockets.url, listeners))
         self._selector = selectors.DefaultSelector()
@@ -115,6 +125,7 @@ class Arbiter:
         self._crew.reap()
         self._reconcile()
         self._announce()
+        self._herald.tell(self._fleet, time.monotonic())
 
     def _wait(self) -> list[signal.Signals]:
         """Take in what has arrived on any line, and return the signals."""
@@ -129,18 +140,19 @@ class Arbiter:
             _CARRIED_OUT[type(action)](self, action)
 
     def _announce(self) -> None:
-        """Say once, to the person at the terminal, that it works and what to try."""
+        """Say once, to the service manager that it is ready, and to the person at the terminal what to try."""
         running = any(m.role == "worker" and m.state is State.RUNNING for m in self._fleet.members)
         if self._announced or not running or self._fleet.current is None:
             return
         self._announced = True
+        self._herald.ready()
         greeting = _GREETING.format(
             version=__version__,
             where=self._where,
             workers=self._fleet.current.workers,
             directory=self._config.data.dir,
         )
-        print(greeting, file=sys.stderr, flush=True)
+        self._terminal.say(greeting)
 
     # -- signals
 
@@ -155,6 +167,18 @@ class Arbiter:
         self._crew.close()
         for listener in self._listeners:
             listener.close()
+
+    def _handle_usr1(self) -> None:
+        """The log was moved away. Ourselves first: whoever is started from here on inherits what we have."""
+        if self._config.server.log_path is None:
+            return
+        try:
+            log.reopen(self._config.server.log_path)
+        except OSError as exc:
+            logger.error("The log file cannot be opened again, the old one is kept: %s.", exc.strerror)
+            return
+        logger.info("SIGUSR1: the log file is opened anew.")
+        self._crew.reopen_logs()
 
     def _handle_ttin(self) -> None:
         self._fleet.ask_scale(+1)
@@ -208,7 +232,7 @@ class Arbiter:
             logger.error("Reload failed, release %s keeps serving: %s", action.release.previous, reason)
             self._ended(action.release, action.failure)
         elif action.failure.code != EXIT_OK:
-            print(f"ragagent cannot start: {action.failure.reason}", file=sys.stderr, flush=True)
+            self._terminal.say(f"ragagent cannot start: {action.failure.reason}")
 
     def _finish(self, action: Finish) -> None:
         if action.release.is_reload:
@@ -256,14 +280,18 @@ class Arbiter:
         return {"supervisor": supervisor, "bind": self._where, **tree}
 
 
+# What the loop takes in. Blocked before it begins and after it has ended, so that none comes too early or too late.
 _HANDLERS: dict[signal.Signals, Callable[[Arbiter], None]] = {
     signal.SIGHUP: Arbiter._handle_hup,
     signal.SIGTERM: Arbiter._handle_stop,
     signal.SIGINT: Arbiter._handle_stop,
+    signal.SIGUSR1: Arbiter._handle_usr1,
     signal.SIGTTIN: Arbiter._handle_ttin,
     signal.SIGTTOU: Arbiter._handle_ttou,
     signal.SIGCHLD: Arbiter._handle_chld,
 }
+
+SIGNALS = frozenset(_HANDLERS)
 
 _CARRIED_OUT: dict[type, Callable[[Arbiter, Any], None]] = {
     Load: Arbiter._load,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from ragagent.errors import EXIT_CANNOT_START
 from ragagent.supervisor.facts import Facts
 from ragagent.supervisor.fleet import Failure, Fleet, Member, Release
-from ragagent.supervisor.process import Child, Message, ZygoteProcess, described, is_child
+from ragagent.supervisor.process import Child, Message, ZygoteProcess, described
 
 logger = logging.getLogger("ragagent.supervisor")
 
@@ -75,6 +75,12 @@ class Crew:
             if member.release in self._zygotes:  # Asked to fork and did not: the next one must not wait for it as well.
                 self._lost(member.release, Failure("its zygote does not fork"))
 
+    def reopen_logs(self) -> None:
+        for zygote in self._zygotes.values():
+            zygote.reopen_log()
+        for child in self.children.values():
+            child.reopen_log()
+
     def close(self) -> None:
         for release in list(self._zygotes):
             self.unload(release)
@@ -99,7 +105,7 @@ class Crew:
             elif "failed" in message:
                 member.reason = message["failed"]
             elif message["state"] == "starting":
-                child.pid = message["pid"] if is_child(message["pid"]) else None
+                child.born(message["pid"])
             else:
                 self._enter(member, child, message["state"], now)
 

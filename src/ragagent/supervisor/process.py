@@ -11,9 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ragagent.lifeline import OF_SUPERVISOR
+
 _READ_BYTES = 262_144
 # What Python sets to be ignored, or we do, would be inherited through exec.
-_DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
+_DEFAULT_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGPIPE, *OF_SUPERVISOR)
+# Held back until the new interpreter has said what they are to do: a moved log must not end a release that loads.
+_HELD_SIGNALS = (signal.SIGUSR1, *OF_SUPERVISOR)
 
 Message = Mapping[str, Any]
 
@@ -28,6 +32,7 @@ class Child:
         self.pid: int | None = None
         self.stats: Message = {}
         self.at_end = False
+        self._reopens = False
 
     def fileno(self) -> int:
         return self._end.fileno()
@@ -51,6 +56,17 @@ class Child:
             self._end.send(json.dumps({"order": word}).encode() + b"\n")
         except OSError:
             pass  # It is dying, and its exit will say so.
+
+    def born(self, pid: int) -> None:
+        """Take what it says its pid is, unless that is no child of ours; tell it what it has missed."""
+        self.pid = pid if is_child(pid) else None
+        if self._reopens:
+            self.reopen_log()
+
+    def reopen_log(self) -> None:
+        """Have it open its log anew: at once, or when it is born, as its zygote may have forked it before it knew."""
+        self._reopens = self.pid is None
+        self.signal(signal.SIGUSR1)
 
     def signal(self, number: int) -> None:
         if self.pid is not None:
@@ -99,6 +115,10 @@ class ZygoteProcess:
                 pass  # It is dead or stuck: closing `theirs` is all that the caller needs to see.
         return Child(ours)
 
+    def reopen_log(self) -> None:
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGUSR1)
+
     def kill(self) -> None:
         """End it: it holds nothing that could be lost, and its children are not its own any more."""
         self._control.close()
@@ -113,7 +133,9 @@ def spawn(module: str, arguments: Sequence[str], *, keep: Sequence[int] = (), st
     if stdin is not None:
         actions.append((os.POSIX_SPAWN_DUP2, stdin, 0))
     argv = [sys.executable, "-m", module, *arguments]
-    return os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsigdef=_DEFAULT_SIGNALS)
+    return os.posix_spawn(
+        sys.executable, argv, os.environ, file_actions=actions, setsigmask=_HELD_SIGNALS, setsigdef=_DEFAULT_SIGNALS
+    )
 
 
 def is_child(pid: int) -> bool:
@@ -129,9 +151,16 @@ def described(status: int) -> tuple[str, int | None]:
     """Return a wait status in words, and the exit code if it was an exit."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return f"signal {number}, {signal.Signals(number).name}", None
+        return f"signal {number}, {_name(number)}", None
     code = os.WEXITSTATUS(status)
     return f"exit code {code}", code
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # A real-time signal: somebody's orphan may die of anything.
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
 
 
 def kill_orphans() -> None:

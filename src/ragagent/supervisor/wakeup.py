@@ -8,7 +8,10 @@ from collections.abc import Iterable
 
 
 class Wakeup:
-    """Takes `numbers` from their default handlers for as long as it is open. One per process, main thread only."""
+    """Takes `numbers` from their default handlers for as long as it is open. One per process, main thread only.
+
+    Whoever blocks them before finds those that came meanwhile, and has them blocked again afterwards.
+    """
 
     def __init__(self, numbers: Iterable[signal.Signals]) -> None:
         self._numbers = frozenset(numbers)
@@ -19,6 +22,7 @@ class Wakeup:
         signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
             signal.signal(number, lambda *_: None)
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
 
     def fileno(self) -> int:
         return self._reading.fileno()
@@ -31,6 +35,7 @@ class Wakeup:
             return []
 
     def close(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         signal.set_wakeup_fd(-1)
         for number in self._numbers:
             signal.signal(number, signal.SIG_DFL)

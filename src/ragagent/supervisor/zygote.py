@@ -48,6 +48,7 @@ class Zygote:
         try:
             self._config = load(path)
             log.configure(self._config.server.log_level)
+            log.follow(self._config.server.log_path)
             self._modules = {role: importlib.import_module(name) for role, name in names.items()}
             for module in self._modules.values():
                 prepare(module, self._config)

@@ -38,7 +38,9 @@ class ParserProcess:
         self._seconds = seconds
         self._memory_bytes = memory_bytes
         self._max_chars = max_chars
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parser")
+        # The process inherits this thread's mask. SIGUSR1 is about the log, which it does not write, and would kill it.
+        held = (signal.SIG_BLOCK, {signal.SIGUSR1})
+        self._thread = ThreadPoolExecutor(1, "parser", initializer=signal.pthread_sigmask, initargs=held)
         self._child: _Child | None = None
 
     @property
