@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from signal import Signals
@@ -50,7 +50,8 @@ class Tree:
         self.eventually(lambda: self.is_settled(1))
         return self
 
-    def spawn(self) -> subprocess.Popen[bytes]:
+    def spawn(self, *wrapper: str, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+        """Start it, under a command that execs what follows it, if one is given."""
         environment = {
             **os.environ,
             "RAGAGENT_DATA__DIR": str(self.data),
@@ -59,9 +60,10 @@ class Tree:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(APPS), os.environ.get("PYTHONPATH")])),
         }
         modules = ["--worker-module", "fleet_worker", "--indexer-module", "fleet_indexer"]
-        command = [sys.executable, "-W", "error", "-m", "ragagent.supervisor", "--config", str(self.config), *modules]
+        python = [sys.executable, "-W", "error"]
+        command = [*wrapper, *python, "-m", "ragagent.supervisor", "--config", str(self.config), *modules]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=environment, stderr=log, cwd=self.directory)
+            self.process = subprocess.Popen(command, env=environment, stderr=log, cwd=self.directory, pass_fds=pass_fds)
         return self.process
 
     def is_settled(self, release: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ async def serve(directory: Path, lifeline: Lifeline) -> int:
                 await asyncio.sleep(0.01)
             lifeline.serving()
             await duty.told_to_leave()
+            logging.getLogger("ragagent.indexer").info("the indexer leaves")
     return EXIT_OK
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import time
@@ -41,6 +42,12 @@ async def block(request: Request) -> Response:
     return JSONResponse({})
 
 
+async def say(request: Request) -> Response:
+    logging.getLogger("ragagent.worker").info("said: %s", request.query_params["text"])
+    os.write(1, b"stdout has " + request.query_params["text"].encode() + b"\n")
+    return JSONResponse({"pid": os.getpid()})
+
+
 async def stream(request: Request) -> Response:
     async def events() -> AsyncIterator[str]:
         for number in range(int(request.query_params["count"])):
@@ -71,7 +78,7 @@ def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline
 
 
 async def serve(config: Config, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
-    routes = [Route("/", who), Route("/block", block), Route("/stream", stream)]
+    routes = [Route("/", who), Route("/block", block), Route("/say", say), Route("/stream", stream)]
     server = Server(Starlette(routes=routes, lifespan=lifespan), listeners, config.server)
 
     def stats() -> dict[str, int]:
