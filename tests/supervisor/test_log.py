@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -139,13 +140,16 @@ def test_moved_log_is_followed_by_every_process(tree: Tree, path: Path) -> None:
 def test_log_moved_while_a_release_is_being_built_loses_nothing(tree: Tree, path: Path) -> None:
     tree.start()
     tree.code(version=2)
-    number = 0
+    numbers = itertools.count(2)
     tree.send(signal.SIGHUP)
-    while not tree.is_settled(2):
-        number += 1
-        path.rename(path.with_suffix(f".{number}"))
+
+    def is_settled_though_moved() -> bool:
+        path.rename(path.with_suffix(f".{next(numbers)}"))
         tree.send(signal.SIGUSR1)
         tree.eventually(path.exists)
+        return tree.is_settled(2)
+
+    tree.eventually(is_settled_though_moved)
     old = moved(tree, path)
     size = old.stat().st_size
     tree.eventually(lambda: len({tree.get("/say?text=after")["pid"] for _ in range(20)}) == 2)
@@ -187,9 +191,13 @@ def test_signals_do_not_end_a_release_that_loads(tree: Tree) -> None:
     tree.code(version=2)
     before = set(tree.descendants())
     tree.send(signal.SIGHUP)
-    while not tree.is_settled(2):
+
+    def is_settled_though_disturbed() -> bool:
         for pid in set(tree.descendants()) - before:
             for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
+        return tree.is_settled(2)
+
+    tree.eventually(is_settled_though_disturbed)
     assert tree.status()["supervisor"]["reloads"]["failed"] == 0

@@ -52,6 +52,25 @@ def test_end_is_told_in_words() -> None:
         assert described(status) == (expected or ("signal 6, SIGABRT", None))
 
 
+def test_end_by_a_real_time_signal_is_told_too() -> None:
+    assert described(signal.SIGRTMIN + 3) == ("signal 37, SIGRTMIN+3", None)
+
+
+def test_log_is_reopened_also_by_a_child_that_was_being_born() -> None:
+    program = (
+        "import signal, sys\nsignal.signal(signal.SIGUSR1, lambda *_: sys.exit(5))\nprint(flush=True)\nsignal.pause()"
+    )
+    ours, theirs = socket.socketpair()
+    child = Child(ours)
+    child.reopen_log()
+    with theirs, subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        child.born(process.pid)
+        assert process.wait(20) == 5
+    child.close()
+
+
 def test_zygote_that_cannot_load_says_why_and_closed_descriptors_stay_closed() -> None:
     secret = os.open("/dev/null", os.O_RDONLY)
     zygote = ZygoteProcess.spawn([], ["--worker-module", "no.such.module", "--indexer-module", "json"])
