@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,11 +83,14 @@ def environment(data_dir: Path, port: int, extra: Mapping[str, str]) -> dict[str
 
 
 @contextlib.contextmanager
-def server(directory: Path, config: str | None = None, **env: str) -> Iterator[Running]:
-    """Run `python -m ragagent.supervisor` until the block ends; fail if it does not end cleanly by then."""
+def server(directory: Path, config: str | None = None, wrapper: Sequence[str] = (), **env: str) -> Iterator[Running]:
+    """Run `python -m ragagent.supervisor` until the block ends; fail if it does not end cleanly by then.
+
+    `wrapper` is a command that execs what follows it.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     port, data_dir, log = free_port(), directory / "data", directory / "log"
-    command = [sys.executable, "-m", "ragagent.supervisor"]
+    command = [*wrapper, sys.executable, "-m", "ragagent.supervisor"]
     if config is not None:
         (directory / "ragagent.toml").write_text(config)
         command += ["--config", str(directory / "ragagent.toml")]
