@@ -48,7 +48,11 @@ def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline
 
 async def _serve(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
     running: list[Server] = []
-    async with attend(lifeline, lambda: _stats(running)) as duty, AsyncExitStack() as stack:
+
+    def on_probe(connection: socket.socket) -> None:
+        running[0].attach(connection)  # Probes come to workers that serve.
+
+    async with attend(lifeline, lambda: _stats(running), on_probe) as duty, AsyncExitStack() as stack:
         telemetry.init(config.telemetry, role="worker", slot=slot)
         stack.callback(telemetry.shutdown)
         server = Server(build(await _open(config, slot, stack)), listeners, config.server)

@@ -51,7 +51,7 @@ def test_reload_command_answers_when_only_the_new_release_is_left(tree: Tree) ->
     tree.configure(extra="[cache]\nlocal_bytes = 1024")
     tree.code(version=2)
     reply = tree.reload()
-    assert reply == {"ok": True, "reason": None, "changes": ["cache.local_bytes"], "release": 2}
+    assert reply == {"ok": True, "reason": None, "changes": {"cache.local_bytes": "rolls"}, "release": 2}
     assert not any(map(tree.is_alive, old))
     assert tree.get()["version"] == 2
 

@@ -8,7 +8,6 @@ and nothing else; every step that is taken comes out of `settle`.
 from __future__ import annotations
 
 import logging
-import os
 import selectors
 import signal
 import socket
@@ -22,26 +21,33 @@ from typing import Any
 from ragagent import __version__
 from ragagent.config import Config
 from ragagent.errors import EXIT_OK
-from ragagent.supervisor import sockets, status, trace
+from ragagent.supervisor import sockets, trace
 from ragagent.supervisor.actions import (
     Abandon,
     Abort,
     Drain,
     Finish,
+    GiveUp,
+    GiveUpProbe,
     Kill,
     Leave,
     Load,
+    Probe,
     Promote,
     Serve,
     Start,
     Switch,
     Unload,
+    Weigh,
 )
+from ragagent.supervisor.commands import Commands
 from ragagent.supervisor.control import Client, Control
 from ragagent.supervisor.crew import Crew
 from ragagent.supervisor.facts import limits_of
-from ragagent.supervisor.fleet import Failure, Fleet, Release, State
+from ragagent.supervisor.fleet import Fleet
+from ragagent.supervisor.release import Failure, Release
 from ragagent.supervisor.settle import settle
+from ragagent.supervisor.waiters import Waiters
 from ragagent.supervisor.wakeup import Wakeup
 
 TICK_SECONDS = 0.2  # How late a limit may be noticed; every event wakes the loop by itself.
@@ -83,8 +89,8 @@ class Arbiter:
         self._selector = selectors.DefaultSelector()
         self._fleet = Fleet(limits_of(config))
         self._crew = Crew(self._fleet, self._selector, listeners, options.arguments())
-        self._waiting: list[tuple[int, Client]] = []  # (the release that must have ended, who wants to hear of it)
-        self._started_at = time.time()
+        self._commands = Commands(self._fleet, self._crew, self._where, time.time(), self._handle_stop)
+        self._waiters = Waiters()
         self._announced = False
 
     def run(self) -> int:
@@ -102,8 +108,7 @@ class Arbiter:
                     time.sleep(TICK_SECONDS)
             return self._fleet.left
         finally:
-            for _, client in self._waiting:
-                client.reply({"ok": False, "reason": "The supervisor has stopped.", "changes": []})
+            self._waiters.dismiss("The supervisor has stopped.")
             self._crew.close()
             control.close()
             self._wakeup.close()
@@ -114,6 +119,7 @@ class Arbiter:
             _HANDLERS[number](self)
         self._crew.reap()
         self._reconcile()
+        self._waiters.tell()
         self._announce()
 
     def _wait(self) -> list[signal.Signals]:
@@ -130,8 +136,7 @@ class Arbiter:
 
     def _announce(self) -> None:
         """Say once, to the person at the terminal, that it works and what to try."""
-        running = any(m.role == "worker" and m.state is State.RUNNING for m in self._fleet.members)
-        if self._announced or not running or self._fleet.current is None:
+        if self._announced or not self._fleet.answered or self._fleet.current is None:
             return
         self._announced = True
         greeting = _GREETING.format(
@@ -151,16 +156,23 @@ class Arbiter:
     def _handle_stop(self) -> None:
         logger.info("Asked to stop%s.", " gracefully" if self._fleet.stop is None else " at once")
         self._fleet.ask_stop(time.monotonic())
-        # Workers close theirs as they drain: from then on clients are refused at once, rather than left in the queue.
+        self._take_no_more()
+
+    def _take_no_more(self) -> None:
+        """Let go of the port. Workers do as they drain: from then on clients are refused, not left in the queue."""
         self._crew.close()
         for listener in self._listeners:
             listener.close()
 
     def _handle_ttin(self) -> None:
-        self._fleet.ask_scale(+1)
+        self._scale(+1)
 
     def _handle_ttou(self) -> None:
-        self._fleet.ask_scale(-1)
+        self._scale(-1)
+
+    def _scale(self, step: int) -> None:
+        if self._fleet.current is not None:
+            self._fleet.ask_workers(self._fleet.current.workers + step)
 
     def _handle_chld(self) -> None:
         """Only a reason to wake up: several deaths may be one signal, so `reap` asks the kernel."""
@@ -182,8 +194,19 @@ class Arbiter:
         self._crew.serve(action.member)
 
     def _drain(self, action: Drain) -> None:
-        logger.info("%s: told to finish.", action.member)
+        logger.info("%s: told to finish%s.", action.member, f", as {action.reason}" if action.reason else "")
         self._crew.signal(action.member, signal.SIGTERM)
+
+    def _probe(self, action: Probe) -> None:
+        self._crew.probe(action.member)
+
+    def _give_up_probe(self, action: GiveUpProbe) -> None:
+        seconds = action.member.release.limits.probe.timeout_seconds
+        logger.warning("%s has not answered its probe within %g s.", action.member, seconds)
+        self._crew.give_up_probe(action.member)
+
+    def _weigh(self, action: Weigh) -> None:
+        self._crew.weigh(action.member)
 
     def _abort(self, action: Abort) -> None:
         logger.error("%s hangs: %s. Its stacks follow.", action.member, action.reason)
@@ -215,17 +238,15 @@ class Arbiter:
             logger.info("Reload done: only release %d is left.", action.release.number)
             self._ended(action.release, None)
 
+    def _give_up(self, action: GiveUp) -> None:
+        logger.critical("Giving up: %s.", action.reason)
+        self._take_no_more()
+
     def _leave(self, action: Leave) -> None:
         logger.info("Nothing is left to supervise: exit code %d.", action.code)
 
     def _ended(self, release: Release, failure: Failure | None) -> None:
-        """Tell those who wait, and the collector, how a reload ended."""
-        reason = failure.reason if failure is not None else None
-        reply = {"ok": failure is None, "reason": reason, "changes": sorted(release.changes), "release": release.number}
-        for number, client in self._waiting:
-            if number <= release.number:
-                client.reply(reply)
-        self._waiting = [(number, client) for number, client in self._waiting if number > release.number]
+        """Tell the collector how a reload ended."""
         serving = self._fleet.current
         if serving is not None and serving.facts is not None:
             trace.report(trace.record(release, failure), serving.facts.endpoint, serving.facts.service_name)
@@ -234,26 +255,13 @@ class Arbiter:
 
     def _answer(self, request: Mapping[str, Any], client: Client) -> None:
         command = request.get("command")
-        if command == "status":
-            client.reply({"ok": True, **self._status()})
-        elif command == "reload":
-            logger.info("Control socket: reload.")
-            self._waiting.append((self._fleet.ask_reload(), client))
+        if command != "status":  # Asked for all the time, by whoever watches.
+            logger.info("Control socket: %s.", command)
+        answer = self._commands.answer(request)
+        if callable(answer):
+            self._waiters.add(client, answer)
         else:
-            client.reply({"ok": False, "reason": f"Unknown command '{command}'; there are 'status' and 'reload'."})
-
-    def _status(self) -> dict[str, Any]:
-        fleet = self._fleet
-        supervisor = {
-            "pid": os.getpid(),
-            "version": __version__,
-            "state": status.state(fleet),
-            "release": fleet.current.number if fleet.current is not None else None,
-            "started_at": self._started_at,
-            "reloads": status.reloads(fleet),
-        }
-        tree = status.status(fleet, self._crew.children, time.monotonic())
-        return {"supervisor": supervisor, "bind": self._where, **tree}
+            client.reply(answer)
 
 
 _HANDLERS: dict[signal.Signals, Callable[[Arbiter], None]] = {
@@ -271,11 +279,15 @@ _CARRIED_OUT: dict[type, Callable[[Arbiter, Any], None]] = {
     Start: Arbiter._start,
     Serve: Arbiter._serve,
     Drain: Arbiter._drain,
+    Probe: Arbiter._probe,
+    GiveUpProbe: Arbiter._give_up_probe,
+    Weigh: Arbiter._weigh,
     Abort: Arbiter._abort,
     Kill: Arbiter._kill,
     Switch: Arbiter._switch,
     Promote: Arbiter._promote,
     Abandon: Arbiter._abandon,
     Finish: Arbiter._finish,
+    GiveUp: Arbiter._give_up,
     Leave: Arbiter._leave,
 }

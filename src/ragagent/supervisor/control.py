@@ -1,6 +1,6 @@
 """The control socket: one JSON line in, one JSON line out, on a Unix socket that only our user may open.
 
-`{"command": "status"}` is answered at once, `{"command": "reload"}` when the reload has ended. `request` is the client.
+What can be asked is in `commands.py`; a reply may take as long as what it tells of. `request` is the client.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import selectors
 import socket
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,9 @@ class Control:
             connection, _ = self._listener.accept()
         except OSError:  # The client has gone again, or we are out of descriptors: it may come back.
             return
+        if not _is_ours(connection):
+            connection.close()
+            return
         client = Client(connection)
         self._clients.add(client)
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._read(client))
@@ -129,6 +133,13 @@ def _listen(directory: Path) -> socket.socket:
         os.umask(previous)
     listener.listen(16)
     return listener
+
+
+def _is_ours(connection: socket.socket) -> bool:
+    """Whether our own user or root is at the other end. The file's mode says the same; a mode can be changed."""
+    size = struct.calcsize("3i")
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return uid in (0, os.geteuid())
 
 
 @contextmanager

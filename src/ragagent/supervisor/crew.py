@@ -15,8 +15,11 @@ from collections.abc import Sequence
 
 from ragagent.errors import EXIT_CANNOT_START
 from ragagent.supervisor.facts import Facts
-from ragagent.supervisor.fleet import Failure, Fleet, Member, Release
+from ragagent.supervisor.fleet import Fleet
+from ragagent.supervisor.member import Member
+from ragagent.supervisor.probe import Probe
 from ragagent.supervisor.process import Child, Message, ZygoteProcess, described, is_child
+from ragagent.supervisor.release import Failure, Release
 
 logger = logging.getLogger("ragagent.supervisor")
 
@@ -33,6 +36,7 @@ class Crew:
     ) -> None:
         self.children: dict[Member, Child] = {}
         self._zygotes: dict[Release, ZygoteProcess] = {}
+        self._probes: dict[Member, Probe] = {}
         self._fleet = fleet
         self._selector = selector
         self._listeners = listeners
@@ -66,6 +70,29 @@ class Crew:
     def serve(self, member: Member) -> None:
         self.children[member].order("serve")
 
+    def probe(self, member: Member) -> None:
+        """Ask `member` whether it is ready; the fleet hears of the answer when it comes."""
+        try:
+            probe = Probe()
+        except OSError as exc:  # Out of descriptors: our fault, not the worker's.
+            logger.warning("%s cannot be probed: %s.", member, exc.strerror)
+            self._fleet.not_probed(member, time.monotonic())
+            return
+        with probe.theirs:
+            self.children[member].order("probe", probe.theirs)
+        self._probes[member] = probe
+        self._selector.register(probe, selectors.EVENT_READ, lambda: self._hear_probe(member))
+
+    def give_up_probe(self, member: Member) -> None:
+        probe = self._probes.pop(member, None)
+        if probe is not None:
+            self._forget(probe)
+            probe.close()
+
+    def weigh(self, member: Member) -> None:
+        """Tell the fleet how much memory `member` takes."""
+        self._fleet.weighed(member, self.children[member].pss_bytes(), time.monotonic())
+
     def signal(self, member: Member, number: signal.Signals) -> None:
         child = self.children[member]
         if child.pid is not None:
@@ -96,6 +123,7 @@ class Crew:
             self._fleet.heard(member, now)
             if "beat" in message:
                 child.stats = message["beat"]
+                member.wear.requests = child.stats.get("requests", 0)
             elif "failed" in message:
                 member.reason = message["failed"]
             elif message["state"] == "starting":
@@ -108,6 +136,16 @@ class Crew:
         move = {"ready": self._fleet.ready, "serving": self._fleet.serving, "stopping": self._fleet.leaving}[word]
         if move(member, now):
             logger.info("%s (pid %s): %s → %s after %.2f s.", member, child.pid, before, member.state, now - since)
+
+    def _hear_probe(self, member: Member) -> None:
+        outcome = self._probes[member].read()
+        if outcome is None:
+            return
+        self.give_up_probe(member)
+        before = member.probe.outcome
+        self._fleet.probed(member, outcome, time.monotonic())
+        if outcome != before:
+            logger.info("%s: probe says %s.", member, outcome)
 
     def _hear_zygote(self, release: Release) -> None:
         zygote = self._zygotes[release]
@@ -157,6 +195,7 @@ class Crew:
         return None
 
     def _gone(self, member: Member, how: str, code: int | None) -> None:
+        self.give_up_probe(member)
         child = self.children.pop(member)
         self._forget(child)
         child.close()
@@ -169,7 +208,7 @@ class Crew:
         self.unload(release)
         self._fleet.zygote_lost(release, failure, time.monotonic())
 
-    def _forget(self, handle: Child | ZygoteProcess) -> None:
+    def _forget(self, handle: Child | ZygoteProcess | Probe) -> None:
         if handle.fileno() in self._selector.get_map():
             self._selector.unregister(handle)
 

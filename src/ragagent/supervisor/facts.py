@@ -7,12 +7,17 @@ supervisor that does not.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from ragagent.config import Config, keys
+from ragagent.config import Config, Probe, Recycle, keys
+
+T = TypeVar("T")
+
+NO_PROBES = Probe(interval_seconds=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,8 @@ class Limits:
     ready_seconds: float
     hang_seconds: float
     graceful_seconds: float
+    probe: Probe = NO_PROBES
+    recycle: Recycle = Recycle()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,13 @@ class Facts:
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Facts:
-        limits = Limits(message["ready_seconds"], message["hang_seconds"], message["graceful_seconds"])
+        limits = Limits(
+            message["ready_seconds"],
+            message["hang_seconds"],
+            message["graceful_seconds"],
+            _known(Probe, message["probe"]),
+            _known(Recycle, message["recycle"]),
+        )
         keys = {name: (digest, reload) for name, (digest, reload) in message["keys"].items()}
         return cls(message["workers"], limits, message["endpoint"], message["service_name"], keys)
 
@@ -43,7 +56,7 @@ class Facts:
 
 def limits_of(config: Config) -> Limits:
     server = config.server
-    return Limits(server.ready_seconds, server.hang_seconds, server.graceful_seconds)
+    return Limits(server.ready_seconds, server.hang_seconds, server.graceful_seconds, config.probe, config.recycle)
 
 
 def message_of(config: Config) -> dict[str, Any]:
@@ -54,10 +67,18 @@ def message_of(config: Config) -> dict[str, Any]:
         "ready_seconds": server.ready_seconds,
         "hang_seconds": server.hang_seconds,
         "graceful_seconds": server.graceful_seconds,
+        "probe": dataclasses.asdict(config.probe),
+        "recycle": dataclasses.asdict(config.recycle),
         "endpoint": config.telemetry.endpoint,
         "service_name": config.telemetry.service_name,
         "keys": dict(_digests(config)),
     }
+
+
+def _known(kind: type[T], table: Mapping[str, Any]) -> T:
+    """Return `kind` from the keys that this supervisor knows: the release may be newer, and know more."""
+    names = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in table.items() if name in names})
 
 
 def _digests(config: Config) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ragagent.supervisor import memory
+
 _READ_BYTES = 262_144
 # What Python sets to be ignored, or we do, would be inherited through exec.
 _DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
@@ -46,15 +48,20 @@ class Child:
         *lines, self._unread = self._unread.split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def order(self, word: str) -> None:
+    def order(self, word: str, *connections: socket.socket) -> None:
+        """Say `word`, and hand over the connections that it is about."""
+        line = json.dumps({"order": word}).encode() + b"\n"
         try:
-            self._end.send(json.dumps({"order": word}).encode() + b"\n")
+            socket.send_fds(self._end, [line], [connection.fileno() for connection in connections])
         except OSError:
-            pass  # It is dying, and its exit will say so.
+            pass  # It is dying, and its exit will say so; or it does not read, and its silence will.
 
     def signal(self, number: int) -> None:
         if self.pid is not None:
             os.kill(self.pid, number)  # Never a stranger: until we reap it, its pid is its own.
+
+    def pss_bytes(self) -> int | None:
+        return memory.pss_bytes(self.pid) if self.pid is not None else None
 
     def close(self) -> None:
         self._end.close()
