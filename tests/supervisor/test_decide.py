@@ -12,6 +12,7 @@ from ragagent.errors import EXIT_ALL_FAILING, EXIT_CANNOT_START, EXIT_CONFIG, EX
 from ragagent.supervisor.actions import (
     Abort,
     Action,
+    CallOff,
     Drain,
     GiveUp,
     GiveUpProbe,
@@ -19,10 +20,13 @@ from ragagent.supervisor.actions import (
     Leave,
     Load,
     Probe,
+    Rehearse,
     Serve,
     Start,
+    Succeed,
     Weigh,
 )
+from ragagent.supervisor.decide import REHEARSAL_SECONDS
 from ragagent.supervisor.facts import NO_PROBES, Facts, Limits
 from ragagent.supervisor.fleet import Fleet
 from ragagent.supervisor.member import FATAL_FAILURES, State
@@ -422,3 +426,39 @@ def test_probe_without_an_answer_is_given_up_and_asked_again() -> None:
     story.wait(1)
     assert len(story.kinds(Probe)) == 4
     assert [m.probe.failures for m in story.fleet.of(story.fleet.current, "worker")] == [1, 1]
+
+
+# -- the supervisor's own code
+
+
+def test_upgrade_waits_for_the_reload_in_the_making_and_goes_before_the_next() -> None:
+    story = Story().boot()
+    story.fleet.ask_reload()
+    story.step()
+    story.fleet.ask_upgrade()
+    story.fleet.ask_reload()
+    story.step()
+    assert not story.kinds(Rehearse)
+    story.load()
+    story.settle_in()
+    assert len(story.kinds(Rehearse)) == 1
+    assert story.fleet.incoming is None
+    story.fleet.rehearsed(None)
+    story.step()
+    assert len(story.kinds(Succeed)) == 1
+
+
+def test_upgrade_whose_rehearsal_fails_or_never_ends_is_called_off() -> None:
+    for failure in ("exit code 1", None):
+        story = Story().boot()
+        story.fleet.ask_upgrade()
+        story.step()
+        if failure is not None:
+            story.fleet.rehearsed(failure)
+        for _ in range(8):
+            story.wait(REHEARSAL_SECONDS / 7)
+        (off,) = story.kinds(CallOff)
+        assert isinstance(off, CallOff)
+        assert (failure or "did not end within 30 s") in off.reason
+        assert not story.kinds(Succeed)
+        assert not story.fleet.upgrade.wanted

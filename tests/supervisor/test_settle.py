@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ragagent.config import Probe as Probing
 from ragagent.config import Recycle
 from ragagent.errors import EXIT_ALL_FAILING, EXIT_CANNOT_START, EXIT_CONFIG, EXIT_OK
-from ragagent.supervisor.actions import Abandon, Action, Drain, Finish, Kill, Promote, Start, Weigh
+from ragagent.supervisor.actions import Abandon, Action, Drain, Finish, Kill, Promote, Start, Succeed, Weigh
 from ragagent.supervisor.facts import Facts, Limits
 from ragagent.supervisor.fleet import Fleet
 from ragagent.supervisor.member import Member, Outcome, State
@@ -142,6 +142,17 @@ class World(RuleBasedStateMachine):
         self.fleet.ask_reload()
         self.step()
 
+    @rule()
+    def usr2(self) -> None:
+        self.fleet.ask_upgrade()
+        self.step()
+
+    @rule(ok=st.booleans())
+    def the_rehearsal_ends(self, ok: bool) -> None:
+        if self.fleet.upgrade.rehearsed_since is not None:
+            self.fleet.rehearsed(None if ok else "exit code 1")
+        self.step()
+
     @rule(step=st.sampled_from([-1, 1]))
     @precondition(lambda self: self.fleet.current is not None)
     def scale(self, step: int) -> None:
@@ -172,6 +183,8 @@ class World(RuleBasedStateMachine):
                 assert [m.state for m in workers] == [State.RUNNING] * release.workers
             case Abandon(release):
                 assert release is not self.fleet.current
+            case Succeed():
+                assert self.fleet.incoming is None, "a reload in the making would be lost"
             case Finish(release):
                 assert {m.release for m in self.fleet.members} <= {release}
             case Start(member):

@@ -3,20 +3,24 @@
 SIGHUP          reload config and code; on failure the old release keeps serving
 SIGTERM, INT    finish what is in flight, then leave; a second one: at once
 SIGTTIN, TTOU   one worker more, one less
+SIGUSR2         replace this very program by the one on disk, then reload; children and sockets stay
 """
 
 from __future__ import annotations
 
 import argparse
 import signal
+import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from ragagent.config import Config, load
-from ragagent.errors import EXIT_CONFIG, ConfigError
-from ragagent.supervisor import log, sockets
+from ragagent.errors import EXIT_CONFIG, EXIT_OK, ConfigError
+from ragagent.supervisor import log, sockets, upgrade
 from ragagent.supervisor.arbiter import Arbiter, Options
+from ragagent.supervisor.handover import Estate
 from ragagent.supervisor.pidfile import Pidfile
 from ragagent.supervisor.prctl import adopt_orphans, name_process
 from ragagent.supervisor.process import kill_orphans
@@ -25,31 +29,55 @@ PIDFILE = "supervisor.pid"
 
 
 def main() -> int:
-    options = _options()
+    arguments = _arguments()
+    options = Options(arguments.config, arguments.worker_module, arguments.indexer_module)
     try:
-        config = load(options.config_path)
-        return _run(options, config)
+        if arguments.rehearse is not None:
+            upgrade.perform(arguments.rehearse)
+            return EXIT_OK
+        if arguments.adopt is not None:
+            return _go_on(options, upgrade.adopted(arguments.adopt))
+        return _begin(options, load(options.config_path))
     except ConfigError as exc:
         print(f"ragagent cannot start: {exc}", file=sys.stderr)
         return EXIT_CONFIG
 
 
-def _run(options: Options, config: Config) -> int:
+def _begin(options: Options, config: Config) -> int:
     log.configure(config.server.log_level)
+    _make(config.data.path)
     with ExitStack() as stack:
-        _make(config.data.path)
         pidfile = Pidfile.acquire(config.data.path / PIDFILE)
         stack.callback(pidfile.release)
-        listeners = sockets.listen(config.server)
-        for listener in listeners:
-            stack.callback(listener.close)
-        # Not used yet, and their default is to kill: a stray log-rotation script must not end the service.
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        name_process("rag-supervisor")
-        adopt_orphans()
-        stack.callback(kill_orphans)
-        return Arbiter(options, config, listeners).run()
+        return _supervise(stack, options, config, sockets.listen(config.server), pidfile, None)
+
+
+def _go_on(options: Options, estate: Estate) -> int:
+    """Be what an upgrade has made of this process: all that can be inherited has been."""
+    log.configure(estate.config.server.log_level)
+    with ExitStack() as stack:
+        pidfile = Pidfile.adopt(estate.config.data.path / PIDFILE, estate.pidfile)
+        stack.callback(pidfile.release)
+        listeners = [sockets.inherited(fd) for fd in estate.listeners]
+        return _supervise(stack, options, estate.config, listeners, pidfile, estate)
+
+
+def _supervise(
+    stack: ExitStack,
+    options: Options,
+    config: Config,
+    listeners: Sequence[socket.socket],
+    pidfile: Pidfile,
+    estate: Estate | None,
+) -> int:
+    for listener in listeners:
+        stack.callback(listener.close)
+    # Not used yet, and its default is to kill: a stray log-rotation script must not end the service.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    name_process("rag-supervisor")
+    adopt_orphans()
+    stack.callback(kill_orphans)
+    return Arbiter(options, config, listeners, pidfile.fileno(), estate).run()
 
 
 def _make(directory: Path) -> None:
@@ -59,13 +87,14 @@ def _make(directory: Path) -> None:
         raise ConfigError(f"Data directory '{directory}' cannot be created: {exc.strerror}.") from exc
 
 
-def _options() -> Options:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ragagent.supervisor", description="Run RAGAgent.")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file; without it, defaults and environment")
     parser.add_argument("--worker-module", default=Options.worker_module, help=argparse.SUPPRESS)
     parser.add_argument("--indexer-module", default=Options.indexer_module, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    return Options(arguments.config, arguments.worker_module, arguments.indexer_module)
+    parser.add_argument(upgrade.ADOPT, type=int, help=argparse.SUPPRESS)
+    parser.add_argument(upgrade.REHEARSE, type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

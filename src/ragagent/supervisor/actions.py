@@ -116,6 +116,23 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
+class Rehearse:
+    """Have a new process show that the supervisor's code on disk could take over from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOff:
+    """It could not, or not in time: this image goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Succeed:
+    """Become the new image: same process, same children, other code."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """No worker can be kept alive: stop, and say so by the exit code."""
 
@@ -144,6 +161,9 @@ Action = (
     | Promote
     | Abandon
     | Finish
+    | Rehearse
+    | CallOff
+    | Succeed
     | GiveUp
     | Leave
 )

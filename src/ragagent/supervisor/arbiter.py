@@ -8,6 +8,7 @@ and nothing else; every step that is taken comes out of `settle`.
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import signal
 import socket
@@ -21,10 +22,11 @@ from typing import Any
 from ragagent import __version__
 from ragagent.config import Config
 from ragagent.errors import EXIT_OK
-from ragagent.supervisor import sockets, trace
+from ragagent.supervisor import sockets, trace, upgrade
 from ragagent.supervisor.actions import (
     Abandon,
     Abort,
+    CallOff,
     Drain,
     Finish,
     GiveUp,
@@ -34,8 +36,10 @@ from ragagent.supervisor.actions import (
     Load,
     Probe,
     Promote,
+    Rehearse,
     Serve,
     Start,
+    Succeed,
     Switch,
     Unload,
     Weigh,
@@ -45,6 +49,7 @@ from ragagent.supervisor.control import Client, Control
 from ragagent.supervisor.crew import Crew
 from ragagent.supervisor.facts import limits_of
 from ragagent.supervisor.fleet import Fleet
+from ragagent.supervisor.handover import Estate
 from ragagent.supervisor.release import Failure, Release
 from ragagent.supervisor.settle import settle
 from ragagent.supervisor.waiters import Waiters
@@ -80,18 +85,34 @@ _GREETING = """
 
 
 class Arbiter:
-    """Supervises one tree, from the first boot to the last exit. Closes `listeners` when it is asked to stop."""
+    """Supervises one tree, from the first boot to the last exit. Closes `listeners` when it is asked to stop.
 
-    def __init__(self, options: Options, config: Config, listeners: Sequence[socket.socket]) -> None:
+    `pidfile` is the descriptor that holds the lock; `estate` is what an earlier image of this process has left.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        config: Config,
+        listeners: Sequence[socket.socket],
+        pidfile: int,
+        estate: Estate | None = None,
+    ) -> None:
         self._config = config
         self._listeners = listeners
+        self._pidfile = pidfile
         self._where = " ".join(map(sockets.url, listeners))
+        self._started_at = estate.started_at if estate is not None else time.time()
         self._selector = selectors.DefaultSelector()
-        self._fleet = Fleet(limits_of(config))
+        self._fleet = estate.fleet if estate is not None else Fleet(limits_of(config))
         self._crew = Crew(self._fleet, self._selector, listeners, options.arguments())
-        self._commands = Commands(self._fleet, self._crew, self._where, time.time(), self._handle_stop)
+        self._commands = Commands(self._fleet, self._crew, self._where, self._started_at, self._handle_stop)
         self._waiters = Waiters()
-        self._announced = False
+        self._rehearsal = 0  # its pid
+        self._announced = estate is not None
+        if estate is not None:
+            self._crew.adopt(estate.children, estate.zygotes)
+            self._fleet.ask_reload()  # The workers' code is as old as ours was.
 
     def run(self) -> int:
         """Supervise until asked to stop, or until the first boot fails; return the exit code."""
@@ -163,6 +184,10 @@ class Arbiter:
         self._crew.close()
         for listener in self._listeners:
             listener.close()
+
+    def _handle_usr2(self) -> None:
+        logger.info("SIGUSR2: upgrade of the supervisor, from %s.", __version__)
+        self._fleet.ask_upgrade()
 
     def _handle_ttin(self) -> None:
         self._scale(+1)
@@ -238,6 +263,39 @@ class Arbiter:
             logger.info("Reload done: only release %d is left.", action.release.number)
             self._ended(action.release, None)
 
+    def _rehearse(self, action: Rehearse) -> None:
+        try:
+            pid = upgrade.rehearse(self._estate())
+        except OSError as exc:
+            self._fleet.rehearsed(f"its rehearsal cannot be started: {exc.strerror}")
+            return
+        self._rehearsal = pid
+        self._crew.helpers[pid] = self._rehearsed
+
+    def _rehearsed(self, how: str, code: int | None) -> None:
+        failure = f"its rehearsal ended with {how}; the log above says why"
+        self._fleet.rehearsed(None if code == EXIT_OK else failure)
+
+    def _call_off(self, action: CallOff) -> None:
+        if self._crew.helpers.pop(self._rehearsal, None) is not None:  # It is still at it, and would be for ever.
+            os.kill(self._rehearsal, signal.SIGKILL)
+        logger.error("The supervisor is not upgraded, and goes on as it is: %s.", action.reason)
+
+    def _succeed(self, action: Succeed) -> None:
+        logger.info("The supervisor is upgraded: exec.")
+        self._waiters.dismiss("The supervisor was upgraded while you waited; look at 'status'.")
+        try:
+            upgrade.succeed(self._estate(), _HANDLERS)
+        except OSError as exc:
+            logger.error("The supervisor cannot be upgraded, and goes on as it is: %s.", exc.strerror)
+
+    def _estate(self) -> Estate:
+        listeners = [listener.fileno() for listener in self._listeners]
+        crew = self._crew
+        return Estate(
+            self._config, self._started_at, listeners, self._pidfile, self._fleet, crew.children, crew.zygotes
+        )
+
     def _give_up(self, action: GiveUp) -> None:
         logger.critical("Giving up: %s.", action.reason)
         self._take_no_more()
@@ -268,6 +326,7 @@ _HANDLERS: dict[signal.Signals, Callable[[Arbiter], None]] = {
     signal.SIGHUP: Arbiter._handle_hup,
     signal.SIGTERM: Arbiter._handle_stop,
     signal.SIGINT: Arbiter._handle_stop,
+    signal.SIGUSR2: Arbiter._handle_usr2,
     signal.SIGTTIN: Arbiter._handle_ttin,
     signal.SIGTTOU: Arbiter._handle_ttou,
     signal.SIGCHLD: Arbiter._handle_chld,
@@ -288,6 +347,9 @@ _CARRIED_OUT: dict[type, Callable[[Arbiter, Any], None]] = {
     Promote: Arbiter._promote,
     Abandon: Arbiter._abandon,
     Finish: Arbiter._finish,
+    Rehearse: Arbiter._rehearse,
+    CallOff: Arbiter._call_off,
+    Succeed: Arbiter._succeed,
     GiveUp: Arbiter._give_up,
     Leave: Arbiter._leave,
 }

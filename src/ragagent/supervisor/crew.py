@@ -11,7 +11,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ragagent.errors import EXIT_CANNOT_START
 from ragagent.supervisor.facts import Facts
@@ -20,6 +20,8 @@ from ragagent.supervisor.member import Member
 from ragagent.supervisor.probe import Probe
 from ragagent.supervisor.process import Child, Message, ZygoteProcess, described, is_child
 from ragagent.supervisor.release import Failure, Release
+
+OnExit = Callable[[str, int | None], None]  # how it ended, and its exit code if it was an exit
 
 logger = logging.getLogger("ragagent.supervisor")
 
@@ -35,12 +37,20 @@ class Crew:
         arguments: Sequence[str],
     ) -> None:
         self.children: dict[Member, Child] = {}
-        self._zygotes: dict[Release, ZygoteProcess] = {}
+        self.zygotes: dict[Release, ZygoteProcess] = {}
         self._probes: dict[Member, Probe] = {}
+        self.helpers: dict[int, OnExit] = {}  # other processes of ours by pid, and who wants to know of their end
         self._fleet = fleet
         self._selector = selector
         self._listeners = listeners
         self._arguments = arguments
+
+    def adopt(self, children: Mapping[Member, Child], zygotes: Mapping[Release, ZygoteProcess]) -> None:
+        """Take over what an earlier image of this process has started."""
+        for member, child in children.items():
+            self._watch(member, child)
+        for release, zygote in zygotes.items():
+            self._watch_zygote(release, zygote)
 
     # -- what is asked of processes
 
@@ -51,21 +61,18 @@ class Crew:
         except OSError as exc:
             self._lost(release, Failure(f"a new interpreter cannot be started: {exc.strerror}"))
             return
-        self._zygotes[release] = zygote
-        self._selector.register(zygote, selectors.EVENT_READ, lambda: self._hear_zygote(release))
+        self._watch_zygote(release, zygote)
 
     def unload(self, release: Release) -> None:
         """End the zygote of `release`, if it has one."""
-        zygote = self._zygotes.pop(release, None)
+        zygote = self.zygotes.pop(release, None)
         if zygote is not None:
             self._forget(zygote)
             zygote.kill()
 
     def start(self, member: Member) -> None:
         """Have the zygote fork `member`."""
-        child = self._zygotes[member.release].fork(member.role, member.slot)
-        self.children[member] = child
-        self._selector.register(child, selectors.EVENT_READ, lambda: self._hear(member))
+        self._watch(member, self.zygotes[member.release].fork(member.role, member.slot))
 
     def serve(self, member: Member) -> None:
         self.children[member].order("serve")
@@ -99,12 +106,20 @@ class Crew:
             child.signal(number)
         elif number == signal.SIGKILL:  # Not born yet. Without its lifeline it will leave when it is.
             self._gone(member, "it was killed before it was born", None)
-            if member.release in self._zygotes:  # Asked to fork and did not: the next one must not wait for it as well.
+            if member.release in self.zygotes:  # Asked to fork and did not: the next one must not wait for it as well.
                 self._lost(member.release, Failure("its zygote does not fork"))
 
     def close(self) -> None:
-        for release in list(self._zygotes):
+        for release in list(self.zygotes):
             self.unload(release)
+
+    def _watch(self, member: Member, child: Child) -> None:
+        self.children[member] = child
+        self._selector.register(child, selectors.EVENT_READ, lambda: self._hear(member))
+
+    def _watch_zygote(self, release: Release, zygote: ZygoteProcess) -> None:
+        self.zygotes[release] = zygote
+        self._selector.register(zygote, selectors.EVENT_READ, lambda: self._hear_zygote(release))
 
     # -- what processes say
 
@@ -148,7 +163,7 @@ class Crew:
             logger.info("%s: probe says %s.", member, outcome)
 
     def _hear_zygote(self, release: Release) -> None:
-        zygote = self._zygotes[release]
+        zygote = self.zygotes[release]
         message = zygote.read()
         if message is None:
             self._forget(zygote)  # Its death follows, and `reap` tells of that.
@@ -160,7 +175,7 @@ class Crew:
             self._lost(release, Failure(message["failed"], message["code"]))
         else:
             logger.info("Release %d is loaded.", release.number)
-            self._fleet.loaded(release, Facts.from_message(message["loaded"]), time.monotonic())
+            self._fleet.loaded(release, Facts.from_plain(message["loaded"]), time.monotonic())
 
     # -- how processes die
 
@@ -173,15 +188,17 @@ class Crew:
             self._reaped(dead, member, *described(wait_status))
 
     def _reaped(self, pid: int, member: Member | None, how: str, code: int | None) -> None:
-        release = next((release for release, zygote in self._zygotes.items() if zygote.pid == pid), None)
+        release = next((release for release, zygote in self.zygotes.items() if zygote.pid == pid), None)
         if member is not None:
             self._gone(member, how, code)
         elif release is not None:
-            zygote = self._zygotes[release]
+            zygote = self.zygotes[release]
             zygote.pid = None
             last_words = zygote.read() or {}
             reason = last_words.get("failed", f"its zygote died: {how}")
             self._lost(release, Failure(reason, last_words.get("code", EXIT_CANNOT_START)))
+        elif (on_exit := self.helpers.pop(pid, None)) is not None:
+            on_exit(how, code)
         else:  # An exporter, a zygote that we ended, somebody's orphan.
             logger.debug("Process %d ended: %s.", pid, how)
 

@@ -11,6 +11,7 @@ from ragagent.errors import EXIT_OK
 from ragagent.supervisor.actions import (
     Abandon,
     Action,
+    CallOff,
     Drain,
     Finish,
     GiveUp,
@@ -18,8 +19,10 @@ from ragagent.supervisor.actions import (
     Leave,
     Load,
     Promote,
+    Rehearse,
     Serve,
     Start,
+    Succeed,
     Switch,
     Unload,
 )
@@ -31,13 +34,14 @@ from ragagent.supervisor.wear import worn
 
 # Old workers drain one after the other: they still answer while they wait, and a stampede to the new ones is spread.
 DRAINING_AT_ONCE = 1
+REHEARSAL_SECONDS = 30.0
 
 
 def decide(fleet: Fleet, now: float) -> list[Action]:
     """Return the next steps, none of which depends on another; an empty list when all is as it should be."""
     if fleet.left is not None:
         return []
-    going, staying = (overdue, _stop), (watch, _hopeless, _strays, _incoming, _current, _recycle, _next)
+    going, staying = (overdue, _stop), (watch, _hopeless, _strays, _incoming, _current, _recycle, _upgrade, _next)
     parts = going if fleet.stop is not None else staying
     return next((actions for part in parts if (actions := part(fleet, now))), [])
 
@@ -183,13 +187,28 @@ def _sick(fleet: Fleet, member: Member) -> str:
     return f"it {how} {probe.failures} probes in a row"
 
 
+def _upgrade(fleet: Fleet, now: float) -> list[Action]:
+    """Replace the supervisor's own code, between two reloads and once it has been rehearsed."""
+    upgrade = fleet.upgrade
+    if not upgrade.wanted or fleet.incoming is not None:
+        return []
+    if upgrade.failure is not None:
+        return [CallOff(upgrade.failure)]
+    if upgrade.rehearsed_since is None:
+        return [Rehearse()]
+    if upgrade.can_succeed:
+        return [Succeed()]
+    late = now - upgrade.rehearsed_since >= REHEARSAL_SECONDS
+    return [CallOff(f"its rehearsal did not end within {REHEARSAL_SECONDS:g} s")] if late else []
+
+
 def _next(fleet: Fleet, now: float) -> list[Action]:
     """End one reload before the next begins: at most one release drains, whatever is asked."""
     if fleet.incoming is not None or fleet.strays:
         return []
     if fleet.current is not None and not fleet.current.finished:
         return [Finish(fleet.current)]
-    if not fleet.reload_wanted:
+    if not fleet.reload_wanted or fleet.upgrade.wanted:  # The new code will load the new release.
         return []
     current = fleet.current
     limits, previous = (current.limits, current.number) if current is not None else (fleet.limits, None)

@@ -28,6 +28,11 @@ class Limits:
     probe: Probe = NO_PROBES
     recycle: Recycle = Recycle()
 
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Limits:
+        parts = {"probe": known(Probe, plain["probe"]), "recycle": known(Recycle, plain["recycle"])}
+        return known(cls, {**plain, **parts})
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -38,16 +43,9 @@ class Facts:
     keys: Mapping[str, tuple[str, str]]  # "section.key" → (digest of its value, what a reload does with it)
 
     @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> Facts:
-        limits = Limits(
-            message["ready_seconds"],
-            message["hang_seconds"],
-            message["graceful_seconds"],
-            _known(Probe, message["probe"]),
-            _known(Recycle, message["recycle"]),
-        )
-        keys = {name: (digest, reload) for name, (digest, reload) in message["keys"].items()}
-        return cls(message["workers"], limits, message["endpoint"], message["service_name"], keys)
+    def from_plain(cls, plain: Mapping[str, Any]) -> Facts:
+        keys = {name: (digest, reload) for name, (digest, reload) in plain["keys"].items()}
+        return known(cls, {**plain, "limits": Limits.from_plain(plain["limits"]), "keys": keys})
 
     def changes(self, older: Facts) -> dict[str, str]:
         """Return what differs from `older`, as key → "hot", "rolls" or "restart"."""
@@ -59,24 +57,19 @@ def limits_of(config: Config) -> Limits:
     return Limits(server.ready_seconds, server.hang_seconds, server.graceful_seconds, config.probe, config.recycle)
 
 
-def message_of(config: Config) -> dict[str, Any]:
-    """Return the facts of `config` as the JSON that `Facts.from_message` reads."""
-    server = config.server
-    return {
-        "workers": server.worker_count,
-        "ready_seconds": server.ready_seconds,
-        "hang_seconds": server.hang_seconds,
-        "graceful_seconds": server.graceful_seconds,
-        "probe": dataclasses.asdict(config.probe),
-        "recycle": dataclasses.asdict(config.recycle),
-        "endpoint": config.telemetry.endpoint,
-        "service_name": config.telemetry.service_name,
-        "keys": dict(_digests(config)),
-    }
+def facts_of(config: Config) -> Facts:
+    telemetry = config.telemetry
+    return Facts(
+        workers=config.server.worker_count,
+        limits=limits_of(config),
+        endpoint=telemetry.endpoint,
+        service_name=telemetry.service_name,
+        keys=dict(_digests(config)),
+    )
 
 
-def _known(kind: type[T], table: Mapping[str, Any]) -> T:
-    """Return `kind` from the keys that this supervisor knows: the release may be newer, and know more."""
+def known(kind: type[T], table: Mapping[str, Any]) -> T:
+    """Return `kind` from the keys of `table` that it has: whoever wrote it may be newer, and know more."""
     names = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in table.items() if name in names})
 

@@ -32,6 +32,16 @@ class Reloads:
     last_failure: Failure | None = None
 
 
+@dataclass(slots=True)
+class Upgrade:
+    """Of the supervisor's own code, which SIGUSR2 asks for."""
+
+    wanted: bool = False
+    rehearsed_since: float | None = None
+    failure: str | None = None
+    can_succeed: bool = False
+
+
 @dataclass(eq=False, slots=True)
 class Fleet:
     limits: Limits  # until a release has read its own
@@ -44,6 +54,7 @@ class Fleet:
     reload_wanted: bool = True  # The first boot is a reload from nothing.
     reloads: Reloads = field(default_factory=Reloads)
     young_deaths: YoungDeaths = field(default_factory=YoungDeaths)
+    upgrade: Upgrade = field(default_factory=Upgrade)
     recycled_at: float = float("-inf")
     answered: bool = False  # a worker has answered a probe, or has run when there are none
     stop: Stop | None = None
@@ -75,6 +86,10 @@ class Fleet:
             member.wear.asked = True
         return wanted
 
+    def ask_upgrade(self) -> None:
+        """Want the supervisor's own code replaced, as soon as no reload is in the making."""
+        self.upgrade.wanted = True
+
     # -- what happens to it
 
     def loaded(self, release: Release, facts: Facts, now: float) -> None:
@@ -98,6 +113,10 @@ class Fleet:
         release.zygote_retry_at = now + backoff.delay(release.zygote_failures, self.jitter)
         if release is self.incoming:
             self.fail(release, failure)
+
+    def rehearsed(self, failure: str | None) -> None:
+        """The rehearsal of the new code has ended; None: it could take over."""
+        self.upgrade.failure, self.upgrade.can_succeed = failure, failure is None
 
     def heard(self, member: Member, now: float) -> None:
         member.beat_at = now

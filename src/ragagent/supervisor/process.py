@@ -31,6 +31,16 @@ class Child:
         self.stats: Message = {}
         self.at_end = False
 
+    @classmethod
+    def from_plain(cls, plain: Message, end: socket.socket) -> Child:
+        child = cls(end)
+        child._unread, child.pid, child.stats = plain["unread"].encode("latin-1"), plain["pid"], plain["stats"]
+        return child
+
+    def plain(self) -> Message:
+        """Return what a later image of this process needs to go on with the child."""
+        return {"fd": self.fileno(), "pid": self.pid, "unread": self._unread.decode("latin-1"), "stats": self.stats}
+
     def fileno(self) -> int:
         return self._end.fileno()
 
@@ -120,7 +130,9 @@ def spawn(module: str, arguments: Sequence[str], *, keep: Sequence[int] = (), st
     if stdin is not None:
         actions.append((os.POSIX_SPAWN_DUP2, stdin, 0))
     argv = [sys.executable, "-m", module, *arguments]
-    return os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsigdef=_DEFAULT_SIGNALS)
+    return os.posix_spawn(
+        sys.executable, argv, os.environ, file_actions=actions, setsigdef=_DEFAULT_SIGNALS, setsigmask=()
+    )
 
 
 def is_child(pid: int) -> bool:

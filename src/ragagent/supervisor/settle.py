@@ -10,6 +10,7 @@ from ragagent.supervisor.actions import (
     Abandon,
     Abort,
     Action,
+    CallOff,
     Drain,
     Finish,
     GiveUp,
@@ -19,14 +20,16 @@ from ragagent.supervisor.actions import (
     Load,
     Probe,
     Promote,
+    Rehearse,
     Serve,
     Start,
+    Succeed,
     Switch,
     Unload,
     Weigh,
 )
 from ragagent.supervisor.decide import decide
-from ragagent.supervisor.fleet import Fleet, Stop
+from ragagent.supervisor.fleet import Fleet, Stop, Upgrade
 from ragagent.supervisor.member import State
 from ragagent.supervisor.release import Failure, Release, Zygote
 from ragagent.supervisor.wear import WEIGH_SECONDS
@@ -138,6 +141,14 @@ def _note_end(fleet: Fleet, release: Release, failure: Failure | None, now: floa
     fleet.reloads.last, fleet.reloads.last_failure = release, failure
 
 
+def _note_rehearse(fleet: Fleet, action: Rehearse, now: float) -> None:
+    fleet.upgrade.rehearsed_since = now
+
+
+def _note_upgrade_over(fleet: Fleet, action: CallOff | Succeed, now: float) -> None:
+    fleet.upgrade = Upgrade()
+
+
 def _note_give_up(fleet: Fleet, action: GiveUp, now: float) -> None:
     fleet.stop = Stop(now, EXIT_ALL_FAILING)
 
@@ -161,6 +172,9 @@ _NOTES: dict[type, Callable[[Fleet, Any, float], None]] = {
     Promote: _note_promote,
     Abandon: _note_abandon,
     Finish: _note_finish,
+    Rehearse: _note_rehearse,
+    CallOff: _note_upgrade_over,
+    Succeed: _note_upgrade_over,
     GiveUp: _note_give_up,
     Leave: _note_leave,
 }

@@ -19,6 +19,7 @@ class Wakeup:
         signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)  # An upgrade blocks them until here.
 
     def fileno(self) -> int:
         return self._reading.fileno()
