@@ -21,7 +21,7 @@ def test_version_is_the_packages(run: Run) -> None:
 def test_help_names_every_command_in_a_whole_sentence(run: Run) -> None:
     told = run("--help").stdout
     assert set(cli.commands) == {
-        *("serve", "status", "logs", "reload", "scale", "recycle", "drain"),
+        *("serve", "status", "top", "logs", "reload", "scale", "recycle", "drain"),
         *("ingest", "search", "ask", "store", "keys", "config"),
     }
     for name in cli.commands:

@@ -20,6 +20,7 @@ from ragagent.cli.search import search
 from ragagent.cli.serve import serve
 from ragagent.cli.status import status
 from ragagent.cli.store import store
+from ragagent.cli.top import top
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,7 +40,7 @@ def cli(context: click.Context) -> None:
     context.color = False if os.environ.get("NO_COLOR") else None
 
 
-_OPERATE = (serve, status, logs, reload, scale, recycle, drain)
+_OPERATE = (serve, status, top, logs, reload, scale, recycle, drain)
 _USE = (ingest, search, ask, store, keys, config)
 
 for command in (*_OPERATE, *_USE):
