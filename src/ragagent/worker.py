@@ -71,6 +71,8 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     """Open every part; the stack closes them in reverse when the worker leaves."""
     database = Database.open(config.data.database)
     stack.callback(database.close)
+    # At the very first start a worker is quicker than the indexer: an empty index, then, not a missing one.
+    config.data.index.mkdir(exist_ok=True)
     searchers = Searchers(config.data.index, ef_search=config.retrieval.ef_search)
     stack.callback(searchers.close)
     remote = _remote(config, slot)

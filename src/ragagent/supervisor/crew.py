@@ -176,6 +176,9 @@ class Crew:
         else:
             logger.info("Release %d is loaded.", release.number)
             self._fleet.loaded(release, Facts.from_plain(message["loaded"]), time.monotonic())
+            if release.changes and not release.finished:
+                changes = ", ".join(f"{key} ({reload})" for key, reload in sorted(release.changes.items()))
+                logger.info("Release %d changes %s.", release.number, changes)
 
     # -- how processes die
 
