@@ -63,6 +63,8 @@ UNMIRRORED = {
     "ragagent.index.positions": "the map under test_writer and test_model",
     "ragagent.providers.endpoint": "the connection under test_openai",
     "ragagent.supervisor.actions": "values without behaviour",
+    "ragagent.supervisor.member": "the table under test_fleet and test_settle",
+    "ragagent.supervisor.release": "values; every test of the fleet reads them",
     "ragagent.api.services": "what test_app wires",
     "ragagent.providers.base": "two protocols; every provider's test speaks them",
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ragagent.lifeline import BEAT_SECONDS, Lifeline, attend
+from ragagent.lifeline import BEAT_SECONDS, Lifeline, Order, attend
 
 pytestmark = pytest.mark.anyio
 
@@ -93,7 +93,7 @@ def test_orders_arrive_whole_even_in_pieces(pair: Pair) -> None:
     supervisor.end.send(b'{"order": "se')
     assert lifeline.orders() == []
     supervisor.end.send(b'rve"}\n')
-    assert lifeline.orders() == ["serve"]
+    assert lifeline.orders() == [Order("serve")]
     supervisor.end.close()
     assert lifeline.orders() is None
 

@@ -14,8 +14,8 @@ import pytest
 import servers
 from ragagent.config import Config, keys
 from ragagent.errors import EXIT_CONFIG, EXIT_USAGE
-from ragagent.supervisor.decide import MERCY_SECONDS
-from ragagent.supervisor.fleet import BACKOFF_MAX_SECONDS
+from ragagent.supervisor.backoff import MAX_SECONDS
+from ragagent.supervisor.watch import MERCY_SECONDS
 
 ROOT = Path(__file__).parents[1]
 UNITS = {name: ROOT / "supervisor" / name for name in ("ragagent.service", "ragagent.socket")}
@@ -76,7 +76,7 @@ def test_reload_is_a_command_with_options_that_it_has() -> None:
 def test_unit_waits_for_what_the_supervisor_bounds() -> None:
     service, server = settings("ragagent.service"), Config().server
     assert float(service["TimeoutStopSec"][0]) > server.graceful_seconds + MERCY_SECONDS
-    assert float(service["WatchdogSec"][0]) > BACKOFF_MAX_SECONDS * 1.25 + server.hang_seconds
+    assert float(service["WatchdogSec"][0]) > MAX_SECONDS * 1.25 + server.hang_seconds
     assert float(service["TimeoutStartSec"][0]) > server.ready_seconds
     assert service["Type"] == ["notify"]
 

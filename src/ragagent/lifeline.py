@@ -4,7 +4,7 @@ JSON lines, both ways:
 
     child → supervisor   {"state": "starting", "pid": 41}   {"state": "ready"}   {"state": "serving"}
                          {"state": "stopping"}   {"beat": {stats}}   {"failed": "reason"}
-    supervisor → child   {"order": "serve"}
+    supervisor → child   {"order": "serve"}   {"order": "probe"}, with a connection to answer on
 
 End of file means that the supervisor is gone, and so the child goes. SIGTERM means: finish what you hold, then leave.
 `attend` keeps all of this inside one event loop, so a beat that does not come says that the loop itself is blocked.
@@ -21,17 +21,27 @@ import logging
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 BEAT_SECONDS = 0.5
 # What only the supervisor listens to, though a whole group or unit may be sent it.
 OF_SUPERVISOR = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
 _READ_BYTES = 65_536
+_READ_FDS = 16
 
 logger = logging.getLogger("ragagent.lifeline")
 
 Stats = Callable[[], Mapping[str, Any]]
+OnProbe = Callable[[socket.socket], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    word: str
+    connection: socket.socket | None = None  # what came with it, for the child to answer on and to close
 
 
 class Lifeline:
@@ -42,6 +52,7 @@ class Lifeline:
         self._end = end
         self._unsent = bytearray()
         self._unread = bytearray()
+        self._connections: deque[socket.socket] = deque()  # arrived, and their orders not whole yet
 
     def starting(self) -> None:
         """Say who we are. First message of every child: from here on the supervisor can signal it."""
@@ -69,20 +80,25 @@ class Lifeline:
         if not self._unsent:
             self._say({"beat": stats})
 
-    def orders(self) -> list[str] | None:
+    def orders(self) -> list[Order] | None:
         """Return the orders that have arrived, without waiting; None when the supervisor is gone."""
         try:
-            data = self._end.recv(_READ_BYTES)
+            data, fds, _, _ = socket.recv_fds(self._end, _READ_BYTES, _READ_FDS)
         except BlockingIOError:
             return []
         except OSError:
             return None
+        self._connections.extend(socket.socket(fileno=fd) for fd in fds)
         if not data:
             return None
         self._unread += data
         *lines, rest = bytes(self._unread).split(b"\n")
         self._unread = bytearray(rest)
-        return [order for line in lines if (order := json.loads(line).get("order"))]
+        return [self._order(json.loads(line)) for line in lines]
+
+    def _order(self, message: Mapping[str, Any]) -> Order:
+        word = message["order"]
+        return Order(word, self._connections.popleft() if word == "probe" else None)
 
     def fileno(self) -> int:
         return self._end.fileno()
@@ -109,8 +125,9 @@ class Lifeline:
 class Duty:
     """What the supervisor wants of this child, as the code that does the work awaits it."""
 
-    def __init__(self, lifeline: Lifeline) -> None:
+    def __init__(self, lifeline: Lifeline, on_probe: OnProbe) -> None:
         self._lifeline = lifeline
+        self._on_probe = on_probe
         self._serve = asyncio.Event()
         self._leave = asyncio.Event()
 
@@ -144,19 +161,25 @@ class Duty:
         if orders is None:
             self.leave()
             return False
-        if "serve" in orders:
-            self._serve.set()
+        for order in orders:
+            if order.word == "serve":
+                self._serve.set()
+            elif order.connection is not None:
+                self._on_probe(order.connection)
         return True
 
 
 @contextlib.asynccontextmanager
-async def attend(lifeline: Lifeline, stats: Stats = dict) -> AsyncIterator[Duty]:
+async def attend(
+    lifeline: Lifeline, stats: Stats = dict, on_probe: OnProbe = socket.socket.close
+) -> AsyncIterator[Duty]:
     """Beat every 0.5 s with `stats()`, take orders and SIGTERM, for as long as the block runs.
 
+    `on_probe` is given each connection that a probe arrives on; the default hangs up, which is an answer as well.
     Enter it before the slow part of starting: a SIGTERM that arrives then is remembered.
     """
     loop = asyncio.get_running_loop()
-    duty = Duty(lifeline)
+    duty = Duty(lifeline, on_probe)
 
     def read() -> None:
         if not duty.obey():

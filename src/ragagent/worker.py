@@ -48,7 +48,11 @@ def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline
 
 async def _serve(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
     running: list[Server] = []
-    async with attend(lifeline, lambda: _stats(running)) as duty, AsyncExitStack() as stack:
+
+    def on_probe(connection: socket.socket) -> None:
+        running[0].attach(connection)  # Probes come to workers that serve.
+
+    async with attend(lifeline, lambda: _stats(running), on_probe) as duty, AsyncExitStack() as stack:
         telemetry.init(config.telemetry, role="worker", slot=slot)
         stack.callback(telemetry.shutdown)
         server = Server(build(await _open(config, slot, stack)), listeners, config.server)
@@ -67,6 +71,8 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     """Open every part; the stack closes them in reverse when the worker leaves."""
     database = Database.open(config.data.database)
     stack.callback(database.close)
+    # At the very first start a worker is quicker than the indexer: an empty index, then, not a missing one.
+    config.data.index.mkdir(exist_ok=True)
     searchers = Searchers(config.data.index, ef_search=config.retrieval.ef_search)
     stack.callback(searchers.close)
     remote = _remote(config, slot)

@@ -235,6 +235,32 @@ async def test_what_cannot_be_answered_is_refused_by_name(api: Api, fields: dict
     assert (await api.refusal(400, "POST", PATH, json=asking(**fields)))["param"] == param
 
 
+MISSPELT = {"type": "eq", "key": "taem", "value": "hr"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [
+        ({"messages": [{"role": "user", "content": "x" * 40_000}]}, 400, "messages"),
+        ({"ragagent": {"stores": ["facts"], "filters": MISSPELT}}, 400, "ragagent.filters"),
+        ({"tools": [{"type": "file_search", "vector_store_ids": ["facts"], "filters": MISSPELT}]}, 400, "tools"),
+        ({"ragagent": {"stores": ["nowhere"]}}, 404, "ragagent.stores"),
+        ({"tools": [{"type": "file_search", "vector_store_ids": ["nowhere"]}]}, 404, "tools"),
+        ({"ragagent": {"stores": ["facts"] + [f"s{n}" for n in range(8)]}}, 400, "ragagent.stores"),
+    ],
+)
+async def test_what_a_search_refuses_is_named_by_the_field_of_the_chat(
+    api: Api, fields: dict[str, Any], status: int, param: str
+) -> None:
+    keyed = {"external_id": "1", "text": "The office opens at nine.", "attributes": {"team": "hr"}}
+    for store in ("facts", *(f"s{n}" for n in range(8))):
+        await api.store(store)
+        await api.json("POST", "/v1/ragagent/documents", json={"store": store, "documents": [keyed]})
+    body = {"model": "ragagent", "messages": [{"role": "user", "content": QUESTION}], **fields}
+    for stream in (False, True):
+        assert (await api.refusal(status, "POST", PATH, json={**body, "stream": stream}))["param"] == param
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_store_of_another_embedder_is_a_conflict_that_no_retry_mends(api: Api, stream: bool) -> None:
     store = await api.store()

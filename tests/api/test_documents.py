@@ -133,3 +133,10 @@ async def test_a_write_is_answered_as_one_though_another_erases_it_meanwhile(tmp
                     await anyio.lowlevel.checkpoint()
             await api.http.request("DELETE", PATH, json={"store": "facts", "external_ids": ["a"]})
         assert replies == [202]
+
+
+async def test_an_unknown_store_is_named_by_the_field_of_this_request(api: Api) -> None:
+    document = {"external_id": "1", "text": "A text."}
+    for method, rest in (("POST", {"documents": [document]}), ("DELETE", {"external_ids": ["1"]})):
+        error = await api.refusal(404, method, "/v1/ragagent/documents", json={"store": "nowhere", **rest})
+        assert error["param"] == "store"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-import threading
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fake_ragagent import FakeRagagent, fake_ragagent
+from fake_supervisor import FakeSupervisor
 from ragagent.cli.main import cli
 
 Run = Callable[..., Result]
@@ -26,6 +25,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("RAGAGENT_", "OPENAI_", "REDIS_", "OTEL_", "NO_COLOR")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Let programs under test hear SIGINT: a shell starts what it runs in the background deaf to it, children too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -55,28 +62,8 @@ def ask(run: Run, fake: FakeRagagent) -> Run:
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], Path]]:
-    """Listen on the control socket of a data directory, and answer each request with the given replies."""
-    directory = tmp_path / "data"
-    directory.mkdir()
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(directory / "control.sock"))
-    listener.listen()
-    threads: list[threading.Thread] = []
-
-    def answer(replies: dict[str, Any]) -> None:
-        connection, _ = listener.accept()
-        with connection, connection.makefile("rb") as lines:
-            command = json.loads(lines.readline())["command"]
-            if command in replies:
-                connection.sendall(json.dumps(replies[command]).encode() + b"\n")
-
-    def start(replies: dict[str, Any]) -> Path:
-        threads.append(threading.Thread(target=answer, args=(replies,)))
-        threads[-1].start()
-        return directory
-
-    yield start
-    for thread in threads:
-        thread.join(5)
-    listener.close()
+def supervisor(tmp_path: Path) -> Iterator[FakeSupervisor]:
+    """Listen on the control socket of a data directory, once called with the answers."""
+    fake = FakeSupervisor(tmp_path / "data")
+    yield fake
+    fake.stop()

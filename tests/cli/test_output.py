@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ragagent.cli.output import Output, clean, duration, reporting, size, table
+from ragagent.cli.output import Output, clean, cut, duration, flat, reporting, size, span, table
 from ragagent.errors import NotFound
 
 
@@ -46,6 +46,22 @@ def test_columns_align_also_under_chinese_names() -> None:
 
 def test_a_cell_stays_in_its_line() -> None:
     assert click.unstyle(table(("A",), [("x\ny\x1b[1m",)])).splitlines() == ["A", "x y[1m"]
+
+
+def test_a_fraction_is_shown_with_one_digit() -> None:
+    assert click.unstyle(table(("A",), [(1.25,), (10.0,), (None,)])).splitlines() == ["   A", " 1.2", "10.0", "   -"]
+
+
+def test_flat_text_is_one_line() -> None:
+    assert flat(" a\n\tb\x1b[2J ") == "a b[2J"
+
+
+@pytest.mark.parametrize(
+    ("limit", "text"), [(9, "ab说明"), (6, "ab说明"), (5, "ab说…"), (4, "ab…"), (3, "ab…"), (1, "…"), (0, "")]
+)
+def test_what_is_cut_fits_with_its_ellipsis(limit: int, text: str) -> None:
+    assert cut("ab说明", limit) == text
+    assert span(text) <= max(limit, 0)
 
 
 @pytest.mark.parametrize(

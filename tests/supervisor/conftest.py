@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,10 +18,12 @@ from typing import Any
 
 import pytest
 
+import ragagent
 from ragagent.errors import RagagentError
 from ragagent.supervisor.control import request
 
 DEADLINE_SECONDS = 20.0
+PACKAGE = Path(ragagent.__file__).parent
 APPS = Path(__file__).parent / "apps"
 
 
@@ -44,6 +47,17 @@ class Tree:
         lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
         self.config.write_text("\n".join(["[server]", *lines, extra]))
 
+    def install(self, version: str, broken: str = "") -> None:
+        """Put a copy of the whole package where the tree imports it from; `broken` is a module to break."""
+        home = self.directory / f"package-{version}"
+        shutil.copytree(PACKAGE, home / "ragagent", ignore=shutil.ignore_patterns("__pycache__"))
+        (home / "ragagent" / "__init__.py").write_text(f'__version__ = "{version}"\n')
+        if broken:
+            (home / "ragagent" / broken).write_text("this is no Python\n")
+        link = self.directory / "next"
+        link.symlink_to(home)
+        link.rename(self.directory / "package")
+
     def start(self) -> Tree:
         """Start it and return once it serves."""
         self.spawn()
@@ -57,7 +71,7 @@ class Tree:
             "RAGAGENT_DATA__DIR": str(self.data),
             "FLEET_APP": str(self.directory / "app.json"),
             # Of the tree under test, too: where the tests got it from a path, a child must not find another one.
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(APPS), os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": os.pathsep.join(map(str, (self.directory / "package", APPS, PACKAGE.parent))),
         }
         modules = ["--worker-module", "fleet_worker", "--indexer-module", "fleet_indexer"]
         python = [sys.executable, "-W", "error"]

@@ -51,7 +51,7 @@ def test_reload_command_answers_when_only_the_new_release_is_left(tree: Tree) ->
     tree.configure(extra="[cache]\nlocal_bytes = 1024")
     tree.code(version=2)
     reply = tree.reload()
-    assert reply == {"ok": True, "reason": None, "changes": ["cache.local_bytes"], "release": 2}
+    assert reply == {"ok": True, "reason": None, "changes": {"cache.local_bytes": "rolls"}, "release": 2}
     assert not any(map(tree.is_alive, old))
     assert tree.get()["version"] == 2
 
@@ -62,7 +62,7 @@ def test_reload_command_answers_when_only_the_new_release_is_left(tree: Tree) ->
         ({"import_error": "broken at import"}, {}, "RuntimeError: broken at import"),
         ({"lifespan_error": "index is gone"}, {}, "RuntimeError: index is gone"),
         ({"prepare_error": "no such model"}, {}, "no such model"),
-        ({"startup_seconds": 30}, {"ready_seconds": 1.0}, "it was not ready within 1 s"),
+        ({"startup_seconds": 30}, {"ready_seconds": 3.0}, "it was not ready within 3 s"),
         ({}, {"workerz": 1}, "Unknown config key 'server.workerz'"),
         ({}, {"bind": "127.0.0.1:1"}, "server.bind changed, which needs a restart"),
     ],

@@ -62,6 +62,18 @@ def test_request_reaches_a_socket_whose_name_is_too_long_for_an_address(tmp_path
     assert not (deep / "control.sock").exists()
 
 
+def test_a_reply_too_large_for_the_socket_arrives_whole(tmp_path: Path) -> None:
+    large = {"ok": True, "lines": ["x" * 100] * 50_000}
+    with selectors.DefaultSelector() as selector, ThreadPoolExecutor(1) as pool:
+        control = Control(tmp_path, selector, lambda asked, client: client.reply(large))
+        replies = [pool.submit(request, tmp_path, "logs", 20) for _ in range(2)]
+        while not all(reply.done() for reply in replies):
+            for key, _ in selector.select(0.01):
+                key.data()
+        assert [reply.result() for reply in replies] == [large, large]
+        control.close()
+
+
 def test_client_that_never_ends_its_line_is_dropped(tmp_path: Path) -> None:
     with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as client:
         control = Control(tmp_path, selector, lambda asked, client: None)

@@ -64,7 +64,7 @@ def test_killed_zygote_takes_nobody_with_it_and_is_replaced(tree: Tree) -> None:
 
 
 def test_zygote_that_does_not_fork_is_replaced(tree: Tree) -> None:
-    tree.configure(ready_seconds=1.0)
+    tree.configure(ready_seconds=4.0)
     tree.start()
     (zygote,) = tree.zygotes()
     os.kill(zygote, signal.SIGSTOP)

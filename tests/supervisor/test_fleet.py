@@ -7,8 +7,11 @@ import random
 import pytest
 
 from ragagent.errors import EXIT_CONFIG
+from ragagent.supervisor.backoff import MAX_SECONDS
 from ragagent.supervisor.facts import Limits
-from ragagent.supervisor.fleet import BACKOFF_MAX_SECONDS, Failure, Fleet, Member, Release, State
+from ragagent.supervisor.fleet import Fleet
+from ragagent.supervisor.member import Member, State
+from ragagent.supervisor.release import Failure, Release
 
 LIMITS = Limits(20, 10, 8)
 
@@ -49,7 +52,7 @@ def test_backoff_begins_with_nothing_and_doubles_to_its_limit(fleet: Fleet) -> N
     assert delays[0] == 0
     assert 0.25 <= delays[1] <= 0.25 * 1.25
     assert 0.5 <= delays[2] <= 0.5 * 1.25
-    assert BACKOFF_MAX_SECONDS <= delays[-1] <= BACKOFF_MAX_SECONDS * 1.25
+    assert MAX_SECONDS <= delays[-1] <= MAX_SECONDS * 1.25
     assert fleet.slot(("worker", 0)).restarts == 14
 
 
@@ -89,6 +92,6 @@ def test_first_failure_is_the_one_that_is_told(fleet: Fleet) -> None:
 
 def test_scaling_never_ends_the_last_worker(fleet: Fleet) -> None:
     for _ in range(5):
-        fleet.ask_scale(-1)
+        fleet.ask_workers(-1)
     assert fleet.current is not None
     assert fleet.current.workers == 1

@@ -16,6 +16,7 @@ import pytest
 
 from ragagent.errors import EXIT_CANNOT_START, EXIT_CONFIG, EXIT_OK
 from ragagent.supervisor import log
+from ragagent.supervisor.control import request
 
 if TYPE_CHECKING:
     from supervisor.conftest import Tree
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 PROGRAM = """
 import logging
 from ragagent.supervisor import log
+from ragagent.supervisor.control import request
 logging.basicConfig(format="something else: %(message)s")
 log.configure("warning")
 logging.getLogger("ragagent.supervisor").info("hidden")
@@ -179,7 +181,7 @@ def test_signal_to_the_whole_unit_ends_nobody(tree: Tree, number: signal.Signals
     family, workers = tree.descendants(), tree.pids()
     for pid in family:
         os.kill(pid, number)
-    if number != signal.SIGHUP:
+    if number == signal.SIGUSR1:  # Without a file it means nothing to the supervisor either.
         tree.send(number)
     assert {tree.get()["pid"] for _ in range(10)} <= set(workers)
     assert tree.descendants() == family
@@ -201,3 +203,33 @@ def test_signals_do_not_end_a_release_that_loads(tree: Tree) -> None:
 
     tree.eventually(is_settled_though_disturbed)
     assert tree.status()["supervisor"]["reloads"]["failed"] == 0
+
+
+def test_log_is_followed_also_by_what_an_upgrade_has_made_of_the_supervisor(tree: Tree, path: Path) -> None:
+    tree.start()
+    tree.send(signal.SIGUSR2)
+    tree.eventually(lambda: tree.is_settled(2))
+    assert "The supervisor is upgraded: exec." in path.read_text()
+    old = moved(tree, path)
+    size = old.stat().st_size
+    tree.get("/say?text=upgraded")
+    assert "said: upgraded" in path.read_text()
+    assert tree.stop() == EXIT_OK
+    assert old.stat().st_size == size
+    assert tree.text().count("ready on") == 1
+
+
+def test_control_socket_tells_the_last_lines_and_where_all_are(tree: Tree, path: Path) -> None:
+    tree.start()
+    reply = request(tree.data, "logs", lines=2)
+    assert (reply["ok"], reply["file"]) == (True, str(path))
+    assert reply["lines"] == [line for line in path.read_text().splitlines() if "ragagent.supervisor[" in line][-2:]
+    for wrong in (-1, "3", True):
+        assert request(tree.data, "logs", lines=wrong)["ok"] is False
+
+
+def test_without_a_file_the_control_socket_says_so(tree: Tree) -> None:
+    tree.start()
+    reply = request(tree.data, "logs")
+    assert reply["file"] is None
+    assert "loading config and code" in reply["lines"][0]

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from ragagent.supervisor import status
 from ragagent.supervisor.facts import Limits
-from ragagent.supervisor.fleet import FATAL_FAILURES, Fleet, Member, Release, State
+from ragagent.supervisor.fleet import Fleet
+from ragagent.supervisor.member import FATAL_FAILURES, Member, State
+from ragagent.supervisor.release import Release
 
 if TYPE_CHECKING:
     from supervisor.conftest import Tree

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ragagent.errors import EXIT_CONFIG
 from ragagent.supervisor.facts import Limits
-from ragagent.supervisor.fleet import Failure, Release
+from ragagent.supervisor.release import Failure, Release
 from ragagent.supervisor.trace import record, report
 
 if TYPE_CHECKING:

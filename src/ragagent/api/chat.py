@@ -36,6 +36,11 @@ log = logging.getLogger("ragagent.api")
 
 async def create(request: Request) -> Response:
     asked = await schemas.read(request, schemas.ChatCompletion)
+    with problems.in_terms_of(_fields(asked)):
+        return await _answer(request, asked)
+
+
+async def _answer(request: Request, asked: schemas.ChatCompletion) -> Response:
     app, who = services(request), caller(request)
     question, stores = await _question(app, who, asked)
     await freshness(request, app, stores)
@@ -45,6 +50,17 @@ async def create(request: Request) -> Response:
     reply, answer = await while_connected(request, app.answerer.answer(who, question))
     note_timings(request, reply.timings)
     return JSONResponse(head.completion(answer, reply), headers=read_headers(reply.tier, reply.generations, stores))
+
+
+def _fields(asked: schemas.ChatCompletion) -> Mapping[str, str]:
+    """Return where in this request the parameters of its search came from."""
+    ours, tool = asked.ragagent, bool(asked.tools)
+    return {
+        "query": "messages",
+        "filters": "ragagent.filters" if ours.filters else "tools",
+        "vector_store_ids": "ragagent.stores" if ours.stores or not tool else "tools",
+        "vector_store_id": "ragagent.stores" if ours.stores else "tools" if tool else "model",
+    }
 
 
 async def _stream(

@@ -7,11 +7,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from ragagent.api import schemas
+from ragagent.api.problems import in_terms_of
 from ragagent.api.replies import acknowledged, seq_header
 from ragagent.api.services import caller, services
 from ragagent.api.vector_store_files import shown
 from ragagent.engine.ingest import NewDocument, check_text
 from ragagent.errors import Invalid
+
+_FIELDS = {"vector_store_id": "store"}
 
 
 async def upsert(request: Request) -> JSONResponse:
@@ -19,7 +22,8 @@ async def upsert(request: Request) -> JSONResponse:
     app, who = services(request), caller(request)
     limit = app.config.ingest.max_text_chars
     new = [_new_document(document, position, limit) for position, document in enumerate(asked.documents)]
-    written = await app.ingest.upsert(who, asked.store, new)
+    with in_terms_of(_FIELDS):
+        written = await app.ingest.upsert(who, asked.store, new)
     visible = await app.ingest.visible(written.store.id, written.seq, app.config.ingest.wait_seconds)
     data = [shown(app, row) for row in await app.catalog.current(written.documents)]
     return JSONResponse(
@@ -41,7 +45,8 @@ def _new_document(given: schemas.NewText, position: int, max_chars: int) -> NewD
 
 async def delete(request: Request) -> JSONResponse:
     asked = await schemas.read(request, schemas.DeleteDocuments)
-    written, found = await services(request).ingest.remove(caller(request), asked.store, asked.external_ids)
+    with in_terms_of(_FIELDS):
+        written, found = await services(request).ingest.remove(caller(request), asked.store, asked.external_ids)
     gone = set(found)
     missing = [external_id for external_id in asked.external_ids if external_id not in gone]
     return await acknowledged(

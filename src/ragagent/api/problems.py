@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -38,6 +40,16 @@ STATUS: dict[str, tuple[int, str]] = {
     "insufficient_storage": (507, "server_error"),
 }
 RETRYABLE = {408, 429, 502, 503}
+
+
+@contextmanager
+def in_terms_of(fields: Mapping[str, str]) -> Iterator[None]:
+    """Name in errors the fields that this request has: what lies below knows only those of its own parameters."""
+    try:
+        yield
+    except RagagentError as exc:
+        exc.param = fields.get(exc.param or "", exc.param)
+        raise
 
 
 def status_of(error: RagagentError) -> tuple[int, str]:

@@ -9,13 +9,18 @@ import click
 from ragagent import __version__
 from ragagent.cli.ask import ask
 from ragagent.cli.config import config
+from ragagent.cli.drain import drain
 from ragagent.cli.ingest import ingest
 from ragagent.cli.keys import keys
+from ragagent.cli.logs import logs
+from ragagent.cli.recycle import recycle
 from ragagent.cli.reload import reload
+from ragagent.cli.scale import scale
 from ragagent.cli.search import search
 from ragagent.cli.serve import serve
 from ragagent.cli.status import status
 from ragagent.cli.store import store
+from ragagent.cli.top import top
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,7 +40,10 @@ def cli(context: click.Context) -> None:
     context.color = False if os.environ.get("NO_COLOR") else None
 
 
-for command in (serve, status, reload, ingest, search, ask, store, keys, config):
+_OPERATE = (serve, status, top, logs, reload, scale, recycle, drain)
+_USE = (ingest, search, ask, store, keys, config)
+
+for command in (*_OPERATE, *_USE):
     cli.add_command(command)
 
 

@@ -1,7 +1,7 @@
 """What a command says, and how: text for people, or with --json exactly one document on stdout for programs.
 
-Errors are one line on stderr and exit code 1, in both forms. Colours are click's to strip where stdout is no terminal;
-`main.py` turns them off for NO_COLOR.
+A command that goes on until it is ended prints a document per line instead. Errors are one line on stderr and exit
+code 1, in both forms. Colours are click's to strip where stdout is no terminal; `main.py` turns them off for NO_COLOR.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import click
 
 from ragagent.errors import RagagentError
 
-Cell = str | int | None
+Cell = str | int | float | None
 Command = Callable[..., None]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -31,6 +31,10 @@ class Output:
 
     def document(self, value: Any) -> None:
         click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+    def row(self, value: Any) -> None:
+        """Print one of many documents, in a line of its own, at once."""
+        click.echo(json.dumps(value, ensure_ascii=False))
 
     def line(self, text: str = "") -> None:
         click.echo(text)
@@ -47,8 +51,7 @@ class Failure(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         super().show(file)
         if self._as_json:
-            error = {"message": self.message, "param": self._error.param, "code": self._error.code}
-            Output(True).document({"error": error})
+            Output(True).document(problem(self._error))
 
 
 def reporting(command: Command) -> Command:
@@ -65,33 +68,59 @@ def reporting(command: Command) -> Command:
     return run
 
 
+def problem(error: RagagentError) -> dict[str, Any]:
+    """Return the error as the document that programs get."""
+    return {"error": {"message": clean(error.message), "param": error.param, "code": error.code}}
+
+
 def clean(text: str) -> str:
     """Return the text without control characters: a document must not be able to command the reader's terminal."""
     return _CONTROL.sub("", text)
 
 
+def flat(text: str) -> str:
+    """Return the text in one line, without control characters."""
+    return " ".join(clean(text).split())
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """Return aligned columns, numbers to the right. None, and what is empty, is shown as a dash."""
+    """Return aligned columns, their header dimmed."""
+    head, *lines = aligned(header, rows)
+    return "\n".join((click.style(head, dim=True), *lines))
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[str]:
+    """Return plain, aligned lines, numbers to the right. None, and what is empty, is shown as a dash."""
     cells = [[_shown(cell) for cell in row] for row in rows]
-    widths = [max(map(_width, column)) for column in zip(header, *cells, strict=True)]
-    right = [any(isinstance(row[at], int) for row in rows) for at in range(len(header))]
-    lines = [_aligned(line, widths, right) for line in (header, *cells)]
-    return "\n".join((click.style(lines[0], dim=True), *lines[1:]))
+    widths = [max(map(span, column)) for column in zip(header, *cells, strict=True)]
+    right = [any(isinstance(row[at], int | float) for row in rows) for at in range(len(header))]
+    return [_line(line, widths, right) for line in (header, *cells)]
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+def cut(text: str, limit: int) -> str:
+    """Return as much of a plain line as `limit` columns hold, with an ellipsis for the rest."""
+    if span(text) <= limit:
+        return text
+    while text and span(text) >= limit:
+        text = text[:-1]
+    return f"{text}…" if limit else ""
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
     padded = [
-        " " * (width - _width(cell)) + cell if to_right else cell + " " * (width - _width(cell))
+        " " * (width - span(cell)) + cell if to_right else cell + " " * (width - span(cell))
         for cell, width, to_right in zip(cells, widths, right, strict=True)
     ]
     return "  ".join(padded).rstrip()
 
 
 def _shown(cell: Cell) -> str:
-    return "-" if cell is None or cell == "" else " ".join(clean(str(cell)).split())
+    if cell is None or cell == "":
+        return "-"
+    return f"{cell:.1f}" if isinstance(cell, float) else flat(str(cell))
 
 
-def _width(text: str) -> int:
+def span(text: str) -> int:
     """Return the columns that the text takes in a terminal: a Chinese character takes two."""
     marks = sum(unicodedata.combining(character) != 0 for character in text)
     return len(text) - marks + sum(unicodedata.east_asian_width(character) in "WF" for character in text)

@@ -8,17 +8,16 @@ from typing import Any
 
 import click
 
+from ragagent.cli import fleet
+from ragagent.cli.control import asked
 from ragagent.cli.data_directory import with_data
 from ragagent.cli.output import Cell, Output, duration, reporting, table
 from ragagent.config import Data
-from ragagent.errors import Unavailable
-from ragagent.supervisor import control
 
-TIMEOUT_SECONDS = 10.0
-
-_PROCESS = ("PROCESS", "PID", "RELEASE", "STATE", "AGE", "HEARTBEAT", "IN FLIGHT", "REQUESTS", "RESTARTS", "LAST EXIT")
-_STORE = ("STORE", "NAME", "GENERATION", "SEQ", "ROWS", "DELTA")
-_COLOURS = {"running": "green", "backoff": "yellow", "stopping": "yellow", "fatal": "red"}
+_PROCESS = (
+    *("PROCESS", "PID", "RELEASE", "STATE", "AGE", "HEARTBEAT", "PSS"),
+    *("IN FLIGHT", "CONNECTIONS", "REQUESTS", "RESTARTS"),
+)
 
 
 @click.command()
@@ -26,7 +25,7 @@ _COLOURS = {"running": "green", "backoff": "yellow", "stopping": "yellow", "fata
 @with_data
 def status(out: Output, data: Data) -> None:
     """Show the supervisor, its workers, the indexer and the stores."""
-    reply = asked(data, "status", TIMEOUT_SECONDS)
+    reply = asked(data, "status")
     if out.as_json:
         out.document(reply)
         return
@@ -34,57 +33,41 @@ def status(out: Output, data: Data) -> None:
         out.line(line)
 
 
-def asked(data: Data, command: str, timeout: float | None) -> dict[str, Any]:
-    """Return the supervisor's reply. Raises Unavailable, saying how to start one."""
-    try:
-        return control.request(data.path, command, timeout)
-    except Unavailable as exc:
-        hint = "Start it with 'ragagent serve', or name its directory with --data or --config."
-        raise Unavailable(f"{exc.message} {hint}") from exc
-
-
 def _lines(reply: Mapping[str, Any], now: float) -> Iterator[str]:
-    yield _supervisor(reply["supervisor"], reply.get("bind", ""), now)
+    yield from _supervisor(reply, now)
     yield ""
-    processes = [*reply["workers"], *([reply["indexer"]] if reply["indexer"] else [])]
-    yield table(_PROCESS, [_process(entry) for entry in processes])
+    yield table(_PROCESS, [_process(entry) for entry in fleet.processes(reply)])
+    if notes := list(fleet.notes(reply)):
+        yield ""
+        yield from notes
     if reply["stores"]:
         yield ""
-        yield table(_STORE, [_store(entry) for entry in reply["stores"]])
+        yield table(fleet.STORE, [fleet.store(entry) for entry in reply["stores"]])
 
 
-def _supervisor(found: Mapping[str, Any], bind: str, now: float) -> str:
-    reloads = found["reloads"]
-    failed = f", {reloads['failed']} failed" if reloads["failed"] else ""
-    parts = [
-        f"supervisor pid {found['pid']}",
-        click.style(found["state"], fg=_COLOURS.get(found["state"])),
-        f"release {found['release']}",
-        f"up {duration(max(now - found['started_at'], 0.0))}",
-        f"reloads {reloads['ok']}{failed}",
-        f"ragagent {found['version']}",
-        bind,
-    ]
-    last = f"\nlast failed reload: {reloads['last_error']}" if reloads["last_error"] else ""
-    return " · ".join(part for part in parts if part) + last
+def _supervisor(reply: Mapping[str, Any], now: float) -> Iterator[str]:
+    found = reply["supervisor"]
+    state = click.style(found["state"], fg=fleet.COLOURS.get(found["state"]))
+    yield " · ".join((f"supervisor pid {found['pid']}", state, *fleet.headline(reply, now)))
+    memory = fleet.memory(found)
+    parts = (f"ragagent {found['version']}", reply.get("bind"), f"supervisor's PSS {memory}" if memory else None)
+    yield " · ".join(part for part in parts if part)
+    if trouble := fleet.trouble(reply):
+        yield trouble
 
 
 def _process(entry: Mapping[str, Any]) -> Sequence[Cell]:
     stats = entry.get("stats", {})
     return (
-        f"worker {entry['slot']}" if entry["role"] == "worker" else entry["role"],
+        fleet.name(entry),
         entry["pid"],
         entry["release"],
         entry["state"],
         duration(entry["age_seconds"]),
         duration(entry["heartbeat_age_seconds"]),
+        fleet.memory(entry),
         stats.get("in_flight"),
+        stats.get("connections"),
         stats.get("requests"),
         entry["restarts"],
-        entry["last_exit"],
     )
-
-
-def _store(entry: Mapping[str, Any]) -> Sequence[Cell]:
-    numbers = (entry.get(key) for key in ("generation", "seq", "rows", "delta_rows"))
-    return (entry["id"], entry.get("name"), *numbers)

@@ -65,6 +65,7 @@ class Server:
         self._servers: list[asyncio.Server] = []
         self._connections: dict[asyncio.Task[Any], Connection] = {}
         self._dismissed: set[Connection] = set()
+        self._attached: set[asyncio.Task[None]] = set()
 
     @property
     def in_flight(self) -> int:
@@ -92,6 +93,16 @@ class Server:
             # start_server has just called listen(16) on the queue that all workers share.
             listener.listen(self._settings.backlog)
             self._servers.append(server)
+
+    def attach(self, connection: socket.socket) -> None:
+        """Answer on one connection that is there already: a probe, which comes with its question."""
+        task = asyncio.get_running_loop().create_task(self._attach(connection), name="probe")
+        self._attached.add(task)
+        task.add_done_callback(self._attached.discard)
+
+    async def _attach(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
+        await self._serve(reader, writer)
 
     async def drain(self) -> None:
         """Finish what is in flight and end the application, within graceful_seconds and a breath."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ragagent.supervisor.fleet import Failure, Member, Release
+from ragagent.supervisor.member import Member
+from ragagent.supervisor.release import Failure, Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,11 @@ class Unload:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Have the zygote fork this member."""
+    """Have the zygote fork this member; beside one that it will replace, and why, if it is to be a successor."""
 
     member: Member
+    instead_of: Member | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,29 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """SIGTERM: finish what you hold, then leave."""
+    """SIGTERM: finish what you hold, then leave. The reason, if there is one, is what the exit will be put down to."""
+
+    member: Member
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask a worker, on a connection that only it can answer, whether it is ready."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUpProbe:
+    """No answer came in time."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """Read how much memory a worker takes."""
 
     member: Member
 
@@ -91,10 +116,54 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
+class Rehearse:
+    """Have a new process show that the supervisor's code on disk could take over from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOff:
+    """It could not, or not in time: this image goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Succeed:
+    """Become the new image: same process, same children, other code."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """No worker can be kept alive: stop, and say so by the exit code."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """No child is left, and none is wanted."""
 
     code: int
 
 
-Action = Load | Unload | Start | Serve | Drain | Abort | Kill | Switch | Promote | Abandon | Finish | Leave
+Action = (
+    Load
+    | Unload
+    | Start
+    | Serve
+    | Drain
+    | Probe
+    | GiveUpProbe
+    | Weigh
+    | Abort
+    | Kill
+    | Switch
+    | Promote
+    | Abandon
+    | Finish
+    | Rehearse
+    | CallOff
+    | Succeed
+    | GiveUp
+    | Leave
+)

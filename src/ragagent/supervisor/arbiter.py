@@ -21,28 +21,39 @@ from typing import Any
 from ragagent import __version__
 from ragagent.config import Config
 from ragagent.errors import EXIT_OK
-from ragagent.supervisor import log, sockets, status, trace
+from ragagent.supervisor import log, sockets, trace, upgrade
 from ragagent.supervisor.actions import (
     Abandon,
     Abort,
+    CallOff,
     Drain,
     Finish,
+    GiveUp,
+    GiveUpProbe,
     Kill,
     Leave,
     Load,
+    Probe,
     Promote,
+    Rehearse,
     Serve,
     Start,
+    Succeed,
     Switch,
     Unload,
+    Weigh,
 )
+from ragagent.supervisor.commands import Commands
 from ragagent.supervisor.control import Client, Control
 from ragagent.supervisor.crew import Crew
 from ragagent.supervisor.facts import limits_of
-from ragagent.supervisor.fleet import Failure, Fleet, Release, State
+from ragagent.supervisor.fleet import Fleet
+from ragagent.supervisor.handover import Estate
 from ragagent.supervisor.herald import Herald
 from ragagent.supervisor.notify import Notifier
+from ragagent.supervisor.release import Failure, Release
 from ragagent.supervisor.settle import settle
+from ragagent.supervisor.waiters import Waiters
 from ragagent.supervisor.wakeup import Wakeup
 
 TICK_SECONDS = 0.2  # How late a limit may be noticed; every event wakes the loop by itself.
@@ -75,27 +86,44 @@ _GREETING = """
 
 
 class Arbiter:
-    """Supervises one tree, from the first boot to the last exit. Closes `listeners` when it is asked to stop."""
+    """Supervises one tree, from the first boot to the last exit. Closes `listeners` when it is asked to stop.
+
+    `pidfile` is the descriptor that holds the lock; `estate` is what an earlier image of this process has left.
+    """
 
     def __init__(
         self,
         options: Options,
         config: Config,
         listeners: Sequence[socket.socket],
+        pidfile: int,
+        recent: log.Recent,
         terminal: log.Terminal,
         notifier: Notifier,
+        estate: Estate | None = None,
     ) -> None:
         self._config = config
         self._terminal = terminal
+        self._notifier = notifier
         self._herald = Herald(notifier)
         self._listeners = listeners
+        self._pidfile = pidfile
         self._where = " ".join(map(sockets.url, listeners))
+        self._started_at = estate.started_at if estate is not None else time.time()
         self._selector = selectors.DefaultSelector()
-        self._fleet = Fleet(limits_of(config))
+        self._fleet = estate.fleet if estate is not None else Fleet(limits_of(config))
         self._crew = Crew(self._fleet, self._selector, listeners, options.arguments())
-        self._waiting: list[tuple[int, Client]] = []  # (the release that must have ended, who wants to hear of it)
-        self._started_at = time.time()
-        self._announced = False
+        self._commands = Commands(
+            self._fleet, self._crew, self._where, self._started_at, recent, config.server.log_path, self._handle_stop
+        )
+        self._waiters = Waiters()
+        self._rehearsal = 0  # its pid
+        self._announced = self._fleet.answered
+        if self._announced:
+            self._herald.resume(self._fleet)
+        if estate is not None:
+            self._crew.adopt(estate.children, estate.zygotes)
+            self._fleet.ask_reload()  # The workers' code is as old as ours was.
 
     def run(self) -> int:
         """Supervise until asked to stop, or until the first boot fails; return the exit code."""
@@ -112,8 +140,7 @@ class Arbiter:
                     time.sleep(TICK_SECONDS)
             return self._fleet.left
         finally:
-            for _, client in self._waiting:
-                client.reply({"ok": False, "reason": "The supervisor has stopped.", "changes": []})
+            self._waiters.dismiss("The supervisor has stopped.")
             self._crew.close()
             control.close()
             self._wakeup.close()
@@ -124,6 +151,7 @@ class Arbiter:
             _HANDLERS[number](self)
         self._crew.reap()
         self._reconcile()
+        self._waiters.tell()
         self._announce()
         self._herald.tell(self._fleet, time.monotonic())
 
@@ -141,8 +169,7 @@ class Arbiter:
 
     def _announce(self) -> None:
         """Say once, to the service manager that it is ready, and to the person at the terminal what to try."""
-        running = any(m.role == "worker" and m.state is State.RUNNING for m in self._fleet.members)
-        if self._announced or not running or self._fleet.current is None:
+        if self._announced or not self._fleet.answered or self._fleet.current is None:
             return
         self._announced = True
         self._herald.ready()
@@ -163,7 +190,10 @@ class Arbiter:
     def _handle_stop(self) -> None:
         logger.info("Asked to stop%s.", " gracefully" if self._fleet.stop is None else " at once")
         self._fleet.ask_stop(time.monotonic())
-        # Workers close theirs as they drain: from then on clients are refused at once, rather than left in the queue.
+        self._take_no_more()
+
+    def _take_no_more(self) -> None:
+        """Let go of the port. Workers do as they drain: from then on clients are refused, not left in the queue."""
         self._crew.close()
         for listener in self._listeners:
             listener.close()
@@ -180,11 +210,19 @@ class Arbiter:
         logger.info("SIGUSR1: the log file is opened anew.")
         self._crew.reopen_logs()
 
+    def _handle_usr2(self) -> None:
+        logger.info("SIGUSR2: upgrade of the supervisor, from %s.", __version__)
+        self._fleet.ask_upgrade()
+
     def _handle_ttin(self) -> None:
-        self._fleet.ask_scale(+1)
+        self._scale(+1)
 
     def _handle_ttou(self) -> None:
-        self._fleet.ask_scale(-1)
+        self._scale(-1)
+
+    def _scale(self, step: int) -> None:
+        if self._fleet.current is not None:
+            self._fleet.ask_workers(self._fleet.current.workers + step)
 
     def _handle_chld(self) -> None:
         """Only a reason to wake up: several deaths may be one signal, so `reap` asks the kernel."""
@@ -206,8 +244,19 @@ class Arbiter:
         self._crew.serve(action.member)
 
     def _drain(self, action: Drain) -> None:
-        logger.info("%s: told to finish.", action.member)
+        logger.info("%s: told to finish%s.", action.member, f", as {action.reason}" if action.reason else "")
         self._crew.signal(action.member, signal.SIGTERM)
+
+    def _probe(self, action: Probe) -> None:
+        self._crew.probe(action.member)
+
+    def _give_up_probe(self, action: GiveUpProbe) -> None:
+        seconds = action.member.release.limits.probe.timeout_seconds
+        logger.warning("%s has not answered its probe within %g s.", action.member, seconds)
+        self._crew.give_up_probe(action.member)
+
+    def _weigh(self, action: Weigh) -> None:
+        self._crew.weigh(action.member)
 
     def _abort(self, action: Abort) -> None:
         logger.error("%s hangs: %s. Its stacks follow.", action.member, action.reason)
@@ -239,17 +288,48 @@ class Arbiter:
             logger.info("Reload done: only release %d is left.", action.release.number)
             self._ended(action.release, None)
 
+    def _rehearse(self, action: Rehearse) -> None:
+        try:
+            pid = upgrade.rehearse(self._estate())
+        except OSError as exc:
+            self._fleet.rehearsed(f"its rehearsal cannot be started: {exc.strerror}")
+            return
+        self._rehearsal = pid
+        self._crew.helpers[pid] = self._rehearsed
+
+    def _rehearsed(self, how: str, code: int | None) -> None:
+        failure = f"its rehearsal ended with {how}; the log above says why"
+        self._fleet.rehearsed(None if code == EXIT_OK else failure)
+
+    def _call_off(self, action: CallOff) -> None:
+        if self._crew.helpers.pop(self._rehearsal, None) is not None:  # It is still at it, and would be for ever.
+            os.kill(self._rehearsal, signal.SIGKILL)
+        logger.error("The supervisor is not upgraded, and goes on as it is: %s.", action.reason)
+
+    def _succeed(self, action: Succeed) -> None:
+        logger.info("The supervisor is upgraded: exec.")
+        self._waiters.dismiss("The supervisor was upgraded while you waited; look at 'status'.")
+        try:
+            upgrade.succeed(self._estate(), SIGNALS, self._notifier.environment)
+        except OSError as exc:
+            logger.error("The supervisor cannot be upgraded, and goes on as it is: %s.", exc.strerror)
+
+    def _estate(self) -> Estate:
+        listeners = [listener.fileno() for listener in self._listeners]
+        crew = self._crew
+        return Estate(
+            self._config, self._started_at, listeners, self._pidfile, self._fleet, crew.children, crew.zygotes
+        )
+
+    def _give_up(self, action: GiveUp) -> None:
+        logger.critical("Giving up: %s.", action.reason)
+        self._take_no_more()
+
     def _leave(self, action: Leave) -> None:
         logger.info("Nothing is left to supervise: exit code %d.", action.code)
 
     def _ended(self, release: Release, failure: Failure | None) -> None:
-        """Tell those who wait, and the collector, how a reload ended."""
-        reason = failure.reason if failure is not None else None
-        reply = {"ok": failure is None, "reason": reason, "changes": sorted(release.changes), "release": release.number}
-        for number, client in self._waiting:
-            if number <= release.number:
-                client.reply(reply)
-        self._waiting = [(number, client) for number, client in self._waiting if number > release.number]
+        """Tell the collector how a reload ended."""
         serving = self._fleet.current
         if serving is not None and serving.facts is not None:
             trace.report(trace.record(release, failure), serving.facts.endpoint, serving.facts.service_name)
@@ -258,26 +338,13 @@ class Arbiter:
 
     def _answer(self, request: Mapping[str, Any], client: Client) -> None:
         command = request.get("command")
-        if command == "status":
-            client.reply({"ok": True, **self._status()})
-        elif command == "reload":
-            logger.info("Control socket: reload.")
-            self._waiting.append((self._fleet.ask_reload(), client))
+        if command not in ("status", "logs"):  # Asked for all the time, by whoever watches.
+            logger.info("Control socket: %s.", command)
+        answer = self._commands.answer(request)
+        if callable(answer):
+            self._waiters.add(client, answer)
         else:
-            client.reply({"ok": False, "reason": f"Unknown command '{command}'; there are 'status' and 'reload'."})
-
-    def _status(self) -> dict[str, Any]:
-        fleet = self._fleet
-        supervisor = {
-            "pid": os.getpid(),
-            "version": __version__,
-            "state": status.state(fleet),
-            "release": fleet.current.number if fleet.current is not None else None,
-            "started_at": self._started_at,
-            "reloads": status.reloads(fleet),
-        }
-        tree = status.status(fleet, self._crew.children, time.monotonic())
-        return {"supervisor": supervisor, "bind": self._where, **tree}
+            client.reply(answer)
 
 
 # What the loop takes in. Blocked before it begins and after it has ended, so that none comes too early or too late.
@@ -286,6 +353,7 @@ _HANDLERS: dict[signal.Signals, Callable[[Arbiter], None]] = {
     signal.SIGTERM: Arbiter._handle_stop,
     signal.SIGINT: Arbiter._handle_stop,
     signal.SIGUSR1: Arbiter._handle_usr1,
+    signal.SIGUSR2: Arbiter._handle_usr2,
     signal.SIGTTIN: Arbiter._handle_ttin,
     signal.SIGTTOU: Arbiter._handle_ttou,
     signal.SIGCHLD: Arbiter._handle_chld,
@@ -299,11 +367,18 @@ _CARRIED_OUT: dict[type, Callable[[Arbiter, Any], None]] = {
     Start: Arbiter._start,
     Serve: Arbiter._serve,
     Drain: Arbiter._drain,
+    Probe: Arbiter._probe,
+    GiveUpProbe: Arbiter._give_up_probe,
+    Weigh: Arbiter._weigh,
     Abort: Arbiter._abort,
     Kill: Arbiter._kill,
     Switch: Arbiter._switch,
     Promote: Arbiter._promote,
     Abandon: Arbiter._abandon,
     Finish: Arbiter._finish,
+    Rehearse: Arbiter._rehearse,
+    CallOff: Arbiter._call_off,
+    Succeed: Arbiter._succeed,
+    GiveUp: Arbiter._give_up,
     Leave: Arbiter._leave,
 }

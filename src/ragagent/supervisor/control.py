@@ -1,6 +1,6 @@
 """The control socket: one JSON line in, one JSON line out, on a Unix socket that only our user may open.
 
-`{"command": "status"}` is answered at once, `{"command": "reload"}` when the reload has ended. `request` is the client.
+What can be asked is in `commands.py`; a reply may take as long as what it tells of. `request` is the client.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import selectors
 import socket
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +26,12 @@ Reply = Mapping[str, Any]
 class Client:
     """One connection. A reply may come long after its request; a client that went away meanwhile costs nothing."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, on_unsent: Callable[[], None] = lambda: None) -> None:
         connection.setblocking(False)
         self.connection = connection
+        self._on_unsent = on_unsent
         self._unread = b""
+        self._unsent = b""
 
     def lines(self) -> list[bytes] | None:
         """Return the complete lines that have arrived; None when the client is gone, or never ends its line."""
@@ -44,10 +47,21 @@ class Client:
         return lines
 
     def reply(self, reply: Reply) -> None:
+        self._unsent += json.dumps(reply).encode() + b"\n"
+        self.flush()
+        if self._unsent:
+            self._on_unsent()
+
+    def flush(self) -> bool:
+        """Send what there is room for; whether that was all. Who does not read holds up nobody."""
         try:
-            self.connection.send(json.dumps(reply).encode() + b"\n")
+            sent = self.connection.send(self._unsent)
+        except BlockingIOError:
+            sent = 0
         except OSError:
-            pass  # Gone, or it does not read: it will not hold up the supervisor.
+            sent = len(self._unsent)  # Gone.
+        self._unsent = self._unsent[sent:]
+        return not self._unsent
 
 
 class Control:
@@ -78,9 +92,21 @@ class Control:
             connection, _ = self._listener.accept()
         except OSError:  # The client has gone again, or we are out of descriptors: it may come back.
             return
-        client = Client(connection)
+        if not _is_ours(connection):
+            connection.close()
+            return
+        client = Client(connection, lambda: self._flush_later(client))
         self._clients.add(client)
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._read(client))
+
+    def _flush_later(self, client: Client) -> None:
+        """Write when there is room again, and read no more requests until then."""
+        if client in self._clients:
+            self._selector.modify(client.connection, selectors.EVENT_WRITE, lambda: self._flush(client))
+
+    def _flush(self, client: Client) -> None:
+        if client.flush():
+            self._selector.modify(client.connection, selectors.EVENT_READ, lambda: self._read(client))
 
     def _read(self, client: Client) -> None:
         lines = client.lines()
@@ -129,6 +155,13 @@ def _listen(directory: Path) -> socket.socket:
         os.umask(previous)
     listener.listen(16)
     return listener
+
+
+def _is_ours(connection: socket.socket) -> bool:
+    """Whether our own user or root is at the other end. The file's mode says the same; a mode can be changed."""
+    size = struct.calcsize("3i")
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return uid in (0, os.geteuid())
 
 
 @contextmanager

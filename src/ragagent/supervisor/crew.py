@@ -11,12 +11,17 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ragagent.errors import EXIT_CANNOT_START
 from ragagent.supervisor.facts import Facts
-from ragagent.supervisor.fleet import Failure, Fleet, Member, Release
+from ragagent.supervisor.fleet import Fleet
+from ragagent.supervisor.member import Member
+from ragagent.supervisor.probe import Probe
 from ragagent.supervisor.process import Child, Message, ZygoteProcess, described
+from ragagent.supervisor.release import Failure, Release
+
+OnExit = Callable[[str, int | None], None]  # how it ended, and its exit code if it was an exit
 
 logger = logging.getLogger("ragagent.supervisor")
 
@@ -32,11 +37,20 @@ class Crew:
         arguments: Sequence[str],
     ) -> None:
         self.children: dict[Member, Child] = {}
-        self._zygotes: dict[Release, ZygoteProcess] = {}
+        self.zygotes: dict[Release, ZygoteProcess] = {}
+        self._probes: dict[Member, Probe] = {}
+        self.helpers: dict[int, OnExit] = {}  # other processes of ours by pid, and who wants to know of their end
         self._fleet = fleet
         self._selector = selector
         self._listeners = listeners
         self._arguments = arguments
+
+    def adopt(self, children: Mapping[Member, Child], zygotes: Mapping[Release, ZygoteProcess]) -> None:
+        """Take over what an earlier image of this process has started."""
+        for member, child in children.items():
+            self._watch(member, child)
+        for release, zygote in zygotes.items():
+            self._watch_zygote(release, zygote)
 
     # -- what is asked of processes
 
@@ -47,24 +61,44 @@ class Crew:
         except OSError as exc:
             self._lost(release, Failure(f"a new interpreter cannot be started: {exc.strerror}"))
             return
-        self._zygotes[release] = zygote
-        self._selector.register(zygote, selectors.EVENT_READ, lambda: self._hear_zygote(release))
+        self._watch_zygote(release, zygote)
 
     def unload(self, release: Release) -> None:
         """End the zygote of `release`, if it has one."""
-        zygote = self._zygotes.pop(release, None)
+        zygote = self.zygotes.pop(release, None)
         if zygote is not None:
             self._forget(zygote)
             zygote.kill()
 
     def start(self, member: Member) -> None:
         """Have the zygote fork `member`."""
-        child = self._zygotes[member.release].fork(member.role, member.slot)
-        self.children[member] = child
-        self._selector.register(child, selectors.EVENT_READ, lambda: self._hear(member))
+        self._watch(member, self.zygotes[member.release].fork(member.role, member.slot))
 
     def serve(self, member: Member) -> None:
         self.children[member].order("serve")
+
+    def probe(self, member: Member) -> None:
+        """Ask `member` whether it is ready; the fleet hears of the answer when it comes."""
+        try:
+            probe = Probe()
+        except OSError as exc:  # Out of descriptors: our fault, not the worker's.
+            logger.warning("%s cannot be probed: %s.", member, exc.strerror)
+            self._fleet.not_probed(member, time.monotonic())
+            return
+        with probe.theirs:
+            self.children[member].order("probe", probe.theirs)
+        self._probes[member] = probe
+        self._selector.register(probe, selectors.EVENT_READ, lambda: self._hear_probe(member))
+
+    def give_up_probe(self, member: Member) -> None:
+        probe = self._probes.pop(member, None)
+        if probe is not None:
+            self._forget(probe)
+            probe.close()
+
+    def weigh(self, member: Member) -> None:
+        """Tell the fleet how much memory `member` takes."""
+        self._fleet.weighed(member, self.children[member].pss_bytes(), time.monotonic())
 
     def signal(self, member: Member, number: signal.Signals) -> None:
         child = self.children[member]
@@ -72,18 +106,26 @@ class Crew:
             child.signal(number)
         elif number == signal.SIGKILL:  # Not born yet. Without its lifeline it will leave when it is.
             self._gone(member, "it was killed before it was born", None)
-            if member.release in self._zygotes:  # Asked to fork and did not: the next one must not wait for it as well.
+            if member.release in self.zygotes:  # Asked to fork and did not: the next one must not wait for it as well.
                 self._lost(member.release, Failure("its zygote does not fork"))
 
     def reopen_logs(self) -> None:
-        for zygote in self._zygotes.values():
+        for zygote in self.zygotes.values():
             zygote.reopen_log()
         for child in self.children.values():
             child.reopen_log()
 
     def close(self) -> None:
-        for release in list(self._zygotes):
+        for release in list(self.zygotes):
             self.unload(release)
+
+    def _watch(self, member: Member, child: Child) -> None:
+        self.children[member] = child
+        self._selector.register(child, selectors.EVENT_READ, lambda: self._hear(member))
+
+    def _watch_zygote(self, release: Release, zygote: ZygoteProcess) -> None:
+        self.zygotes[release] = zygote
+        self._selector.register(zygote, selectors.EVENT_READ, lambda: self._hear_zygote(release))
 
     # -- what processes say
 
@@ -102,6 +144,7 @@ class Crew:
             self._fleet.heard(member, now)
             if "beat" in message:
                 child.stats = message["beat"]
+                member.wear.requests = child.stats.get("requests", 0)
             elif "failed" in message:
                 member.reason = message["failed"]
             elif message["state"] == "starting":
@@ -115,8 +158,18 @@ class Crew:
         if move(member, now):
             logger.info("%s (pid %s): %s → %s after %.2f s.", member, child.pid, before, member.state, now - since)
 
+    def _hear_probe(self, member: Member) -> None:
+        outcome = self._probes[member].read()
+        if outcome is None:
+            return
+        self.give_up_probe(member)
+        before = member.probe.outcome
+        self._fleet.probed(member, outcome, time.monotonic())
+        if outcome != before:
+            logger.info("%s: probe says %s.", member, outcome)
+
     def _hear_zygote(self, release: Release) -> None:
-        zygote = self._zygotes[release]
+        zygote = self.zygotes[release]
         message = zygote.read()
         if message is None:
             self._forget(zygote)  # Its death follows, and `reap` tells of that.
@@ -128,7 +181,10 @@ class Crew:
             self._lost(release, Failure(message["failed"], message["code"]))
         else:
             logger.info("Release %d is loaded.", release.number)
-            self._fleet.loaded(release, Facts.from_message(message["loaded"]), time.monotonic())
+            self._fleet.loaded(release, Facts.from_plain(message["loaded"]), time.monotonic())
+            if release.changes and not release.finished:
+                changes = ", ".join(f"{key} ({reload})" for key, reload in sorted(release.changes.items()))
+                logger.info("Release %d changes %s.", release.number, changes)
 
     # -- how processes die
 
@@ -141,15 +197,17 @@ class Crew:
             self._reaped(dead, member, *described(wait_status))
 
     def _reaped(self, pid: int, member: Member | None, how: str, code: int | None) -> None:
-        release = next((release for release, zygote in self._zygotes.items() if zygote.pid == pid), None)
+        release = next((release for release, zygote in self.zygotes.items() if zygote.pid == pid), None)
         if member is not None:
             self._gone(member, how, code)
         elif release is not None:
-            zygote = self._zygotes[release]
+            zygote = self.zygotes[release]
             zygote.pid = None
             last_words = zygote.read() or {}
             reason = last_words.get("failed", f"its zygote died: {how}")
             self._lost(release, Failure(reason, last_words.get("code", EXIT_CANNOT_START)))
+        elif (on_exit := self.helpers.pop(pid, None)) is not None:
+            on_exit(how, code)
         else:  # An exporter, a zygote that we ended, somebody's orphan.
             logger.debug("Process %d ended: %s.", pid, how)
 
@@ -163,6 +221,7 @@ class Crew:
         return None
 
     def _gone(self, member: Member, how: str, code: int | None) -> None:
+        self.give_up_probe(member)
         child = self.children.pop(member)
         self._forget(child)
         child.close()
@@ -175,7 +234,7 @@ class Crew:
         self.unload(release)
         self._fleet.zygote_lost(release, failure, time.monotonic())
 
-    def _forget(self, handle: Child | ZygoteProcess) -> None:
+    def _forget(self, handle: Child | ZygoteProcess | Probe) -> None:
         if handle.fileno() in self._selector.get_map():
             self._selector.unregister(handle)
 

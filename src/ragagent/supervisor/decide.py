@@ -1,7 +1,7 @@
 """What to do next: one pure function from the fleet to a list of steps.
 
-Start, crash, reload, scale and stop are one case: there is a difference between the members there are and the members
-there should be. Nothing here makes a system call or changes the fleet, so a test can live through thousands of
+Start, crash, reload, recycle, scale and stop are one case: there is a difference between the members there are and the
+members there should be. Nothing here makes a system call or changes the fleet, so a test can live through thousands of
 histories in a second.
 """
 
@@ -10,67 +10,43 @@ from __future__ import annotations
 from ragagent.errors import EXIT_OK
 from ragagent.supervisor.actions import (
     Abandon,
-    Abort,
     Action,
+    CallOff,
     Drain,
     Finish,
+    GiveUp,
     Kill,
     Leave,
     Load,
     Promote,
+    Rehearse,
     Serve,
     Start,
+    Succeed,
     Switch,
     Unload,
 )
-from ragagent.supervisor.fleet import INDEXER, Failure, Fleet, Member, Release, Role, State, Zygote
+from ragagent.supervisor.fleet import Fleet
+from ragagent.supervisor.member import Member, State
+from ragagent.supervisor.release import INDEXER, Failure, Release, Role, Zygote
+from ragagent.supervisor.watch import overdue, watch
+from ragagent.supervisor.wear import worn
 
-# A child that was sent SIGABRT gets this long to dump its stacks; one that drains, this long beyond its budget.
-ABORT_SECONDS = 1.0
-MERCY_SECONDS = 2.0
 # Old workers drain one after the other: they still answer while they wait, and a stampede to the new ones is spread.
 DRAINING_AT_ONCE = 1
+REHEARSAL_SECONDS = 30.0
 
 
 def decide(fleet: Fleet, now: float) -> list[Action]:
     """Return the next steps, none of which depends on another; an empty list when all is as it should be."""
     if fleet.left is not None:
         return []
-    parts = (_overdue, _stop) if fleet.stop is not None else (_overdue, _strays, _incoming, _current, _next)
+    going, staying = (overdue, _stop), (watch, _hopeless, _strays, _incoming, _current, _recycle, _upgrade, _next)
+    parts = going if fleet.stop is not None else staying
     return next((actions for part in parts if (actions := part(fleet, now))), [])
 
 
 # -- the parts of a decision, most urgent first
-
-
-def _overdue(fleet: Fleet, now: float) -> list[Action]:
-    return [action for member in fleet.members if (action := _overdue_step(fleet, member, now))]
-
-
-def _overdue_step(fleet: Fleet, member: Member, now: float) -> Action | None:
-    """Hold each state to its own limit: boot is not a hang, and a drain is neither."""
-    limits, age = member.release.limits, now - member.since
-    if member.state is State.STARTING and age >= limits.ready_seconds:
-        return Kill(member, f"it was not ready within {limits.ready_seconds:g} s", fault=True)
-    if member.state in (State.READY, State.RUNNING) and now - member.beat_at >= limits.hang_seconds:
-        return Abort(member, f"its event loop was silent for {limits.hang_seconds:g} s")
-    if member.state is State.READY and _serves_late(member, now):
-        return Kill(member, f"it did not serve within {limits.ready_seconds:g} s of the order", fault=True)
-    if member.state is not State.STOPPING or member.killed:
-        return None
-    if member.aborted_at is not None:
-        return Kill(member, member.reason) if now - member.aborted_at >= ABORT_SECONDS else None
-    # In a stop, one budget counts for all: the indexer, told last, does not begin a second one.
-    begun = member.since if fleet.stop is None else min(member.since, fleet.stop.at)
-    if now - begun >= limits.graceful_seconds + MERCY_SECONDS:
-        return Kill(member, f"it did not leave within {limits.graceful_seconds:g} s and {MERCY_SECONDS:g} s of mercy")
-    return None
-
-
-def _serves_late(member: Member, now: float) -> bool:
-    """Only workers can be late: the indexer waits for its predecessor's lock, and beats while it does."""
-    late = member.told_at is not None and now - member.told_at >= member.release.limits.ready_seconds
-    return late and member.role == "worker"
 
 
 def _stop(fleet: Fleet, now: float) -> list[Action]:
@@ -86,6 +62,14 @@ def _stop(fleet: Fleet, now: float) -> list[Action]:
     out_of_time = any(now - fleet.stop.at >= member.release.limits.graceful_seconds for member in workers)
     going = fleet.members if not workers or out_of_time else workers
     return [_dismissal(member) for member in going if member.fills]
+
+
+def _hopeless(fleet: Fleet, now: float) -> list[Action]:
+    """A port that takes connections and never answers is worse than none: let whoever started us start us anew."""
+    if not fleet.is_hopeless or fleet.incoming is not None or fleet.reload_wanted:
+        return []
+    exits = {fleet.slot(key).last_exit or "?" for key in fleet.slots if key[0] == "worker"}
+    return [GiveUp(f"every worker keeps dying: {'; '.join(sorted(exits))}")]
 
 
 def _strays(fleet: Fleet, now: float) -> list[Action]:
@@ -170,13 +154,61 @@ def _zygote(release: Release, now: float) -> list[Action]:
     return []
 
 
+def _recycle(fleet: Fleet, now: float) -> list[Action]:
+    """Replace worn workers, one at a time: its successor serves before one is told to finish."""
+    release = fleet.current
+    if release is None or fleet.incoming is not None:  # A reload replaces them all.
+        return []
+    workers = [member for member in fleet.of(release, "worker") if member.fills]
+    for at, member in enumerate(workers):
+        successor = next((younger for younger in workers[at + 1 :] if younger.key == member.key), None)
+        if successor is not None:
+            return [Drain(member, member.wear.why)] if successor.state is State.RUNNING else []
+    if release.zygote is not Zygote.LOADED or any(member.state is not State.RUNNING for member in workers):
+        return []
+    due = [(member, why) for member in workers if (why := _is_due(fleet, member, now))]
+    return [Start(_newborn(release, "worker", member.slot, now), member, why) for member, why in due[:1]]
+
+
+def _is_due(fleet: Fleet, member: Member, now: float) -> str:
+    """Return why this worker is to be replaced now; empty: it is not, or not yet."""
+    spaced = now - fleet.recycled_at >= member.release.limits.recycle.spacing_seconds
+    if now < fleet.slot(member.key).retry_at or not (spaced or member.wear.asked):  # The last successor did not live.
+        return ""
+    return worn(member, now) or _sick(fleet, member)
+
+
+def _sick(fleet: Fleet, member: Member) -> str:
+    """Return why a worker is worse than its peers; empty: it is not. What all of them fail at is not its fault."""
+    probe, limit = member.probe, member.release.limits.probe.failures
+    if probe.failures < limit or not any(peer.is_healthy for peer in fleet.of(member.release, "worker")):
+        return ""
+    how = "did not answer" if probe.outcome == "no_answer" else "was not ready at"
+    return f"it {how} {probe.failures} probes in a row"
+
+
+def _upgrade(fleet: Fleet, now: float) -> list[Action]:
+    """Replace the supervisor's own code, between two reloads and once it has been rehearsed."""
+    upgrade = fleet.upgrade
+    if not upgrade.wanted or fleet.incoming is not None:
+        return []
+    if upgrade.failure is not None:
+        return [CallOff(upgrade.failure)]
+    if upgrade.rehearsed_since is None:
+        return [Rehearse()]
+    if upgrade.can_succeed:
+        return [Succeed()]
+    late = now - upgrade.rehearsed_since >= REHEARSAL_SECONDS
+    return [CallOff(f"its rehearsal did not end within {REHEARSAL_SECONDS:g} s")] if late else []
+
+
 def _next(fleet: Fleet, now: float) -> list[Action]:
     """End one reload before the next begins: at most one release drains, whatever is asked."""
     if fleet.incoming is not None or fleet.strays:
         return []
     if fleet.current is not None and not fleet.current.finished:
         return [Finish(fleet.current)]
-    if not fleet.reload_wanted:
+    if not fleet.reload_wanted or fleet.upgrade.wanted:  # The new code will load the new release.
         return []
     current = fleet.current
     limits, previous = (current.limits, current.number) if current is not None else (fleet.limits, None)

@@ -7,12 +7,17 @@ supervisor that does not.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from ragagent.config import Config, keys
+from ragagent.config import Config, Probe, Recycle, keys
+
+T = TypeVar("T")
+
+NO_PROBES = Probe(interval_seconds=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,13 @@ class Limits:
     ready_seconds: float
     hang_seconds: float
     graceful_seconds: float
+    probe: Probe = NO_PROBES
+    recycle: Recycle = Recycle()
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Limits:
+        parts = {"probe": known(Probe, plain["probe"]), "recycle": known(Recycle, plain["recycle"])}
+        return known(cls, {**plain, **parts})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +43,9 @@ class Facts:
     keys: Mapping[str, tuple[str, str]]  # "section.key" → (digest of its value, what a reload does with it)
 
     @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> Facts:
-        limits = Limits(message["ready_seconds"], message["hang_seconds"], message["graceful_seconds"])
-        keys = {name: (digest, reload) for name, (digest, reload) in message["keys"].items()}
-        return cls(message["workers"], limits, message["endpoint"], message["service_name"], keys)
+    def from_plain(cls, plain: Mapping[str, Any]) -> Facts:
+        keys = {name: (digest, reload) for name, (digest, reload) in plain["keys"].items()}
+        return known(cls, {**plain, "limits": Limits.from_plain(plain["limits"]), "keys": keys})
 
     def changes(self, older: Facts) -> dict[str, str]:
         """Return what differs from `older`, as key → "hot", "rolls" or "restart"."""
@@ -43,21 +54,24 @@ class Facts:
 
 def limits_of(config: Config) -> Limits:
     server = config.server
-    return Limits(server.ready_seconds, server.hang_seconds, server.graceful_seconds)
+    return Limits(server.ready_seconds, server.hang_seconds, server.graceful_seconds, config.probe, config.recycle)
 
 
-def message_of(config: Config) -> dict[str, Any]:
-    """Return the facts of `config` as the JSON that `Facts.from_message` reads."""
-    server = config.server
-    return {
-        "workers": server.worker_count,
-        "ready_seconds": server.ready_seconds,
-        "hang_seconds": server.hang_seconds,
-        "graceful_seconds": server.graceful_seconds,
-        "endpoint": config.telemetry.endpoint,
-        "service_name": config.telemetry.service_name,
-        "keys": dict(_digests(config)),
-    }
+def facts_of(config: Config) -> Facts:
+    telemetry = config.telemetry
+    return Facts(
+        workers=config.server.worker_count,
+        limits=limits_of(config),
+        endpoint=telemetry.endpoint,
+        service_name=telemetry.service_name,
+        keys=dict(_digests(config)),
+    )
+
+
+def known(kind: type[T], table: Mapping[str, Any]) -> T:
+    """Return `kind` from the keys of `table` that it has: whoever wrote it may be newer, and know more."""
+    names = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in table.items() if name in names})
 
 
 def _digests(config: Config) -> Iterator[tuple[str, tuple[str, str]]]:

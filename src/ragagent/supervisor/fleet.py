@@ -1,63 +1,19 @@
-"""What the fleet is: members, slots and releases as plain values, and what each event does to them. No system call.
+"""What the fleet is, as plain values, and what each event does to it. No system call.
 
-A *member* is one child process. It fills a *slot* (worker 0, worker 1, ..., the indexer) of a *release*, one loaded
-pair of code and config. `current` serves; `incoming` is what a reload builds beside it, and replaces it only as a
-whole. The states are supervisord's, with one more: a child that is ready serves only when it is told to, which is what
-lets a whole release change at one moment.
+`current` serves; `incoming` is what a reload builds beside it, and replaces it only as a whole.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Literal
 
 from ragagent.errors import EXIT_ALL_FAILING, EXIT_CANNOT_START, EXIT_CONFIG, EXIT_OK
+from ragagent.supervisor import backoff, wear
+from ragagent.supervisor.backoff import YoungDeaths
 from ragagent.supervisor.facts import Facts, Limits
-
-Role = Literal["worker", "indexer"]
-SlotKey = tuple[Role, int]
-
-INDEXER: SlotKey = ("indexer", 0)
-
-# A child that served this long was not broken from birth: its death starts a new count.
-YOUNG_SECONDS = 10.0
-BACKOFF_SECONDS = 0.25
-BACKOFF_MAX_SECONDS = 30.0
-FATAL_FAILURES = 6  # Young deaths in a row after which a slot is called fatal. It is retried all the same.
-
-
-class State(StrEnum):
-    STARTING = "starting"  # forked; opens what it needs
-    READY = "ready"  # could serve, and waits for the order
-    RUNNING = "running"
-    STOPPING = "stopping"  # takes nothing new; finishes, or is being killed
-    EXITED = "exited"
-    # Of a slot that nobody fills:
-    BACKOFF = "backoff"
-    FATAL = "fatal"
-
-
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.STARTING: frozenset({State.READY, State.STOPPING, State.EXITED}),
-    State.READY: frozenset({State.RUNNING, State.STOPPING, State.EXITED}),
-    State.RUNNING: frozenset({State.STOPPING, State.EXITED}),
-    State.STOPPING: frozenset({State.EXITED}),
-    State.EXITED: frozenset(),
-}
-
-
-class Zygote(StrEnum):
-    LOADING = "loading"  # imports the code, reads the config
-    LOADED = "loaded"  # forks on request
-    LOST = "lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    reason: str
-    code: int = EXIT_CANNOT_START
+from ragagent.supervisor.member import FATAL_FAILURES, Member, Outcome, Slot, State
+from ragagent.supervisor.release import Failure, Release, Role, SlotKey, Zygote
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,87 +23,23 @@ class Stop:
     quick: bool = False
 
 
-@dataclass(eq=False, slots=True)
-class Release:
-    number: int
-    limits: Limits  # its predecessor's, until its zygote has read the config
-    previous: int | None = None  # the release that it is to replace; None: the first boot
-    facts: Facts | None = None
-    changes: dict[str, str] = field(default_factory=dict)  # key → what a reload does with it
-    workers: int = 0  # how many it wants
-    zygote: Zygote = Zygote.LOST
-    zygote_since: float = 0.0
-    zygote_failures: int = 0
-    zygote_retry_at: float = 0.0
-    switching: bool = False
-    finished: bool = False  # it is current, and no member of an older release is left
-    failure: Failure | None = None
-    marks: dict[str, float] = field(default_factory=dict)  # when it was requested, loaded, ready, serving, finished
-
-    @property
-    def is_reload(self) -> bool:
-        return self.previous is not None
-
-    def slots(self) -> list[SlotKey]:
-        return [*(("worker", slot) for slot in range(self.workers)), INDEXER]
-
-
-@dataclass(eq=False, slots=True)
-class Member:
-    role: Role
-    slot: int
-    release: Release
-    born: float
-    state: State = State.STARTING
-    since: float = 0.0  # when it entered `state`
-    beat_at: float = 0.0
-    told_at: float | None = None  # when it was told to serve
-    running_at: float | None = None
-    aborted_at: float | None = None
-    killed: bool = False
-    settled: bool = False  # its end is accounted for: it was ordered, or has been counted as a failure
-    reason: str = ""
-
-    @property
-    def key(self) -> SlotKey:
-        return self.role, self.slot
-
-    @property
-    def fills(self) -> bool:
-        """Whether its slot needs nobody else."""
-        return self.state in (State.STARTING, State.READY, State.RUNNING)
-
-    def enter(self, state: State, now: float) -> bool:
-        """Move to `state`; False, and no move, where the table knows no such step (a word that crossed an order)."""
-        if state not in TRANSITIONS[self.state]:
-            return False
-        self.state, self.since = state, now
-        return True
-
-    def __str__(self) -> str:
-        name = f"worker {self.slot}" if self.role == "worker" else "indexer"
-        return f"{name} of release {self.release.number}"
-
-
-@dataclass(slots=True)
-class Slot:
-    """What is remembered of a slot between its members."""
-
-    restarts: int = 0
-    failures: int = 0
-    retry_at: float = 0.0
-    last_exit: str | None = None
-
-    @property
-    def state(self) -> State:
-        return State.FATAL if self.failures >= FATAL_FAILURES else State.BACKOFF
-
-
 @dataclass(slots=True)
 class Reloads:
     ok: int = 0
     failed: int = 0
     last_error: str | None = None
+    last: Release | None = None  # the one that ended last, and how
+    last_failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class Upgrade:
+    """Of the supervisor's own code, which SIGUSR2 asks for."""
+
+    wanted: bool = False
+    rehearsed_since: float | None = None
+    failure: str | None = None
+    can_succeed: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -161,6 +53,10 @@ class Fleet:
     last_number: int = 0
     reload_wanted: bool = True  # The first boot is a reload from nothing.
     reloads: Reloads = field(default_factory=Reloads)
+    young_deaths: YoungDeaths = field(default_factory=YoungDeaths)
+    upgrade: Upgrade = field(default_factory=Upgrade)
+    recycled_at: float = float("-inf")
+    answered: bool = False  # a worker has answered a probe, or has run when there are none
     stop: Stop | None = None
     left: int | None = None  # the exit code, once everything has ended
 
@@ -178,10 +74,21 @@ class Fleet:
         else:
             self.stop = Stop(self.stop.at, self.stop.code, quick=True)
 
-    def ask_scale(self, step: int) -> None:
-        """One worker more or less than the current release has, never none; the next reload brings its own count."""
+    def ask_workers(self, count: int) -> None:
+        """Want so many workers of the current release, never none; the next reload brings its own count."""
         if self.current is not None:
-            self.current.workers = max(self.current.workers + step, 1)
+            self.current.workers = max(count, 1)
+
+    def ask_recycle(self, slot: int | None) -> list[Member]:
+        """Want these workers of the current release replaced, one after the other; None: all. Return them."""
+        wanted = [m for m in self.of(self.current, "worker") if m.fills and slot in (None, m.slot)]
+        for member in wanted:
+            member.wear.asked = True
+        return wanted
+
+    def ask_upgrade(self) -> None:
+        """Want the supervisor's own code replaced, as soon as no reload is in the making."""
+        self.upgrade.wanted = True
 
     # -- what happens to it
 
@@ -203,9 +110,13 @@ class Fleet:
         """The zygote died, or could not load. Children that it has forked live on; a release in the making fails."""
         release.zygote, release.zygote_since = Zygote.LOST, now
         release.zygote_failures += 1
-        release.zygote_retry_at = now + self._delay(release.zygote_failures)
+        release.zygote_retry_at = now + backoff.delay(release.zygote_failures, self.jitter)
         if release is self.incoming:
             self.fail(release, failure)
+
+    def rehearsed(self, failure: str | None) -> None:
+        """The rehearsal of the new code has ended; None: it could take over."""
+        self.upgrade.failure, self.upgrade.can_succeed = failure, failure is None
 
     def heard(self, member: Member, now: float) -> None:
         member.beat_at = now
@@ -216,8 +127,25 @@ class Fleet:
     def serving(self, member: Member, now: float) -> bool:
         if member.told_at is None or not member.enter(State.RUNNING, now):
             return False
-        member.running_at = now
+        member.running_at = member.probe.due = now
+        if not member.release.limits.probe.interval_seconds and member.role == "worker":
+            self.answered = True
         return True
+
+    def probed(self, member: Member, outcome: Outcome, now: float) -> None:
+        """The probe that was under way has ended."""
+        probe = member.probe
+        probe.sent_at, probe.outcome = None, outcome
+        probe.due = now + member.release.limits.probe.interval_seconds
+        probe.failures = 0 if outcome == "ok" else probe.failures + 1
+        self.answered |= outcome == "ok"
+
+    def not_probed(self, member: Member, now: float) -> None:
+        """The probe could not even be sent, for reasons of ours: it says nothing of the member."""
+        member.probe.sent_at, member.probe.due = None, now + member.release.limits.probe.interval_seconds
+
+    def weighed(self, member: Member, pss_bytes: int | None, now: float) -> None:
+        wear.weigh(member, pss_bytes, now)
 
     def leaving(self, member: Member, now: float) -> bool:
         """It stops by itself (someone sent it SIGTERM): its slot is free for another one."""
@@ -247,13 +175,20 @@ class Fleet:
     def _count(self, member: Member, now: float) -> None:
         slot = self.slot(member.key)
         slot.restarts += 1
-        grown_up = member.running_at is not None and now - member.running_at >= YOUNG_SECONDS
-        slot.failures = 0 if grown_up else slot.failures + 1
-        slot.retry_at = now + self._delay(slot.failures)
+        if member.running_at is not None and now - member.running_at >= backoff.YOUNG_SECONDS:
+            slot.failures, slot.retry_at = 0, now
+            return
+        slot.failures += 1
+        self.young_deaths.add(now)
+        # Whichever is worse: this slot by itself, or all of them together.
+        failures = max(slot.failures, self.young_deaths.beyond(len(self.slots)))
+        slot.retry_at = now + backoff.delay(failures, self.jitter)
 
     def fail(self, release: Release, failure: Failure) -> None:
         if release.failure is None:  # What follows from the first failure explains nothing.
             release.failure = failure
+
+    # -- what can be asked of it
 
     def slot(self, key: SlotKey) -> Slot:
         return self.slots.setdefault(key, Slot())
@@ -267,15 +202,24 @@ class Fleet:
         return [m for m in self.members if m.release is not self.current and m.release is not self.incoming]
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the current release runs in full, and nothing else does."""
+        if self.current is None or self.strays or self.incoming is not None:
+            return False
+        running = sorted(member.key for member in self.members if member.state is State.RUNNING)
+        return running == sorted(self.current.slots()) and len(self.members) == len(running)
+
+    @property
     def is_failing(self) -> bool:
         """Whether no worker runs, and every worker's slot of the current release has failed."""
+        return self._all_slots_failed(1)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether no worker runs, and every worker's slot has failed so often that trying again is not serving."""
+        return self._all_slots_failed(FATAL_FAILURES)
+
+    def _all_slots_failed(self, times: int) -> bool:
         if self.current is None or any(m.role == "worker" and m.state is State.RUNNING for m in self.members):
             return False
-        return all(self.slot(key).failures for key in self.current.slots() if key[0] == "worker")
-
-    def _delay(self, failures: int) -> float:
-        """Nothing after the first death, so that one crash costs no time; then 0.25 s, doubling up to 30 s."""
-        if failures <= 1:
-            return 0.0
-        seconds = min(BACKOFF_SECONDS * 2.0 ** min(failures - 2, 16), BACKOFF_MAX_SECONDS)
-        return seconds * self.jitter.uniform(1.0, 1.25)
+        return all(self.slot(key).failures >= times for key in self.current.slots() if key[0] == "worker")

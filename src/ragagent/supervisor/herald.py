@@ -6,9 +6,10 @@ within one turn is told as well: the count of reloads says so.
 
 from __future__ import annotations
 
-from ragagent.supervisor.decide import MERCY_SECONDS
-from ragagent.supervisor.fleet import Fleet, Member, State
+from ragagent.supervisor.fleet import Fleet
+from ragagent.supervisor.member import Member, State
 from ragagent.supervisor.notify import Notifier
+from ragagent.supervisor.watch import MERCY_SECONDS
 
 MARGIN_SECONDS = 5.0  # from the last child's death to our exit, on a busy machine
 MAX_STATUS_CHARACTERS = 300
@@ -31,6 +32,11 @@ class Herald:
         if not self._is_ready:
             self._is_ready = True
             self._notifier.ready()
+
+    def resume(self, fleet: Fleet) -> None:
+        """Go on where an earlier image of this process, which was ready, has left off."""
+        self._is_ready, self._is_reloading = True, is_reloading(fleet)
+        self._ended = fleet.reloads.ok + fleet.reloads.failed
 
     def tell(self, fleet: Fleet, now: float) -> None:
         """Say what is new. Called once per turn, after the steps of that turn were carried out."""
@@ -89,8 +95,9 @@ def is_reloading(fleet: Fleet) -> bool:
 
 
 def is_healthy(fleet: Fleet, now: float) -> bool:
-    """Whether at least one worker serves, and has said so lately."""
-    return any(now - member.beat_at < member.release.limits.hang_seconds for member in _running(fleet))
+    """Whether at least one worker serves, answers its probes, and has beaten lately."""
+    healthy = (member for member in _running(fleet) if member.is_healthy)
+    return any(now - member.beat_at < member.release.limits.hang_seconds for member in healthy)
 
 
 def budget(fleet: Fleet) -> float:
@@ -108,8 +115,8 @@ def status_text(fleet: Fleet) -> str:
     text = f"Release {fleet.current.number} serves, {workers} running."
     if fleet.incoming is not None:
         return f"{text} Release {fleet.incoming.number} is on its way."
-    if fleet.last_number > fleet.current.number:  # The newest attempt is not what serves.
-        text = f"{text} Reload failed: {fleet.reloads.last_error}"
+    if fleet.reloads.last_failure is not None:
+        text = f"{text} Reload failed: {fleet.reloads.last_failure.reason}"
     return text if len(text) <= MAX_STATUS_CHARACTERS else f"{text[: MAX_STATUS_CHARACTERS - 1]}…"
 
 

@@ -22,6 +22,7 @@ class Notifier:
 
     def __init__(self, address: str | None = None, watchdog_seconds: float | None = None) -> None:
         self.watchdog_seconds = watchdog_seconds
+        self.environment: dict[str, str] = {}  # what was taken out, for an image that replaces this one
         self._address = f"\0{address[1:]}" if address and address.startswith("@") else address
         self._unsent: deque[bytes] = deque(maxlen=MAX_UNSENT)
         self._socket: socket.socket | None = None
@@ -32,11 +33,14 @@ class Notifier:
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> Notifier:
         """Take the variables out of `environ`: children that inherited them could speak in our name."""
-        address, interval, pid = (environ.pop(name, "") for name in VARIABLES)
+        taken = {name: environ.pop(name) for name in VARIABLES if name in environ}
+        address, interval, pid = (taken.get(name, "") for name in VARIABLES)
         is_ours = pid in ("", str(os.getpid()))
         watchdog = int(interval) / _MICROSECONDS if is_ours and interval.isascii() and interval.isdigit() else 0.0
         # A name is all that we can speak to: other kinds of address (vsock) are for virtual machines.
-        return cls(address if address.startswith(("/", "@")) else None, watchdog or None)
+        notifier = cls(address if address.startswith(("/", "@")) else None, watchdog or None)
+        notifier.environment = taken
+        return notifier
 
     def ready(self) -> None:
         self._say("READY=1")

@@ -20,6 +20,12 @@ class Pidfile:
         self._fd = fd
 
     @classmethod
+    def adopt(cls, path: Path, fd: int) -> Pidfile:
+        """Take over the lock that an earlier image of this process holds by `fd`."""
+        os.set_inheritable(fd, False)
+        return cls(path, fd)
+
+    @classmethod
     def acquire(cls, path: Path) -> Pidfile:
         """Lock `path` and write our pid; raises ConfigError naming the holder when another supervisor has it."""
         while True:
@@ -38,6 +44,9 @@ class Pidfile:
         os.ftruncate(fd, 0)
         os.write(fd, b"%d\n" % os.getpid())
         return cls(path, fd)
+
+    def fileno(self) -> int:
+        return self._fd
 
     def release(self) -> None:
         # Removed while the lock is held: nobody can have taken this very file in between.

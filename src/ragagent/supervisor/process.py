@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ragagent.lifeline import OF_SUPERVISOR
+from ragagent.supervisor import memory
 
 _READ_BYTES = 262_144
 # What Python sets to be ignored, or we do, would be inherited through exec.
@@ -34,6 +35,24 @@ class Child:
         self.at_end = False
         self._reopens = False
 
+    @classmethod
+    def from_plain(cls, plain: Message, end: socket.socket) -> Child:
+        child = cls(end)
+        child._unread, child.pid, child.stats = plain["unread"].encode("latin-1"), plain["pid"], plain["stats"]
+        child._reopens = plain.get("reopens", False)
+        return child
+
+    def plain(self) -> Message:
+        """Return what a later image of this process needs to go on with the child."""
+        unread = self._unread.decode("latin-1")
+        return {
+            "fd": self.fileno(),
+            "pid": self.pid,
+            "unread": unread,
+            "stats": self.stats,
+            "reopens": self._reopens,
+        }
+
     def fileno(self) -> int:
         return self._end.fileno()
 
@@ -51,11 +70,13 @@ class Child:
         *lines, self._unread = self._unread.split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def order(self, word: str) -> None:
+    def order(self, word: str, *connections: socket.socket) -> None:
+        """Say `word`, and hand over the connections that it is about."""
+        line = json.dumps({"order": word}).encode() + b"\n"
         try:
-            self._end.send(json.dumps({"order": word}).encode() + b"\n")
+            socket.send_fds(self._end, [line], [connection.fileno() for connection in connections])
         except OSError:
-            pass  # It is dying, and its exit will say so.
+            pass  # It is dying, and its exit will say so; or it does not read, and its silence will.
 
     def born(self, pid: int) -> None:
         """Take what it says its pid is, unless that is no child of ours; tell it what it has missed."""
@@ -71,6 +92,9 @@ class Child:
     def signal(self, number: int) -> None:
         if self.pid is not None:
             os.kill(self.pid, number)  # Never a stranger: until we reap it, its pid is its own.
+
+    def pss_bytes(self) -> int | None:
+        return memory.pss_bytes(self.pid) if self.pid is not None else None
 
     def close(self) -> None:
         self._end.close()

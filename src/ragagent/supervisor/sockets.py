@@ -41,6 +41,13 @@ def listen(settings: Server) -> list[socket.socket]:
         raise ConfigError(f"Cannot listen on {settings.bind}: {reason}.") from exc
 
 
+def inherited(fd: int) -> socket.socket:
+    """Return the socket that an earlier image of this process has left open as `fd`."""
+    taken = socket.socket(fileno=fd)
+    taken.set_inheritable(False)  # No child of ours shall have it by accident.
+    return taken
+
+
 def url(listener: socket.socket) -> str:
     """Return the address as a user would type it, with the port that was really given."""
     host, port = listener.getsockname()[:2]

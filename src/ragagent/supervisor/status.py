@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ragagent.supervisor.fleet import INDEXER, Fleet, Member, SlotKey, State
+from ragagent.supervisor.fleet import Fleet
+from ragagent.supervisor.member import Member, State
 from ragagent.supervisor.process import Child
+from ragagent.supervisor.release import INDEXER, SlotKey
+from ragagent.supervisor.wear import worn
 
 Children = Mapping[Member, Child]
 
@@ -29,7 +32,10 @@ def state(fleet: Fleet) -> str:
         return "stopping"
     if fleet.current is None:
         return "starting"
-    return "fatal" if fleet.is_failing else "running"
+    if fleet.is_failing:
+        return "fatal"
+    healthy = {member.key for member in fleet.of(fleet.current) if member.is_healthy}
+    return "running" if healthy >= set(fleet.current.slots()) else "degraded"
 
 
 def reloads(fleet: Fleet) -> dict[str, Any]:
@@ -38,15 +44,15 @@ def reloads(fleet: Fleet) -> dict[str, Any]:
 
 def _entries(fleet: Fleet, children: Children, role: str, now: float) -> list[dict[str, Any]]:
     members = sorted((m for m in fleet.members if m.role == role), key=lambda m: (m.slot, -m.release.number, m.born))
-    entries = [_filled(fleet, member, children.get(member), now) for member in members]
+    entries = [_filled(fleet, member, children, now) for member in members]
     filled = {member.key for member in members}
     wanted = fleet.current.slots() if fleet.current is not None else [INDEXER]
     vacant = [_vacant(fleet, key) for key in wanted if key[0] == role and key not in filled]
     return sorted([*entries, *vacant], key=lambda entry: entry["slot"])
 
 
-def _filled(fleet: Fleet, member: Member, child: Child | None, now: float) -> dict[str, Any]:
-    slot = fleet.slot(member.key)
+def _filled(fleet: Fleet, member: Member, children: Children, now: float) -> dict[str, Any]:
+    slot, child = fleet.slot(member.key), children.get(member)
     return {
         "pid": child.pid if child is not None else None,
         "slot": member.slot,
@@ -57,6 +63,9 @@ def _filled(fleet: Fleet, member: Member, child: Child | None, now: float) -> di
         "heartbeat_age_seconds": round(now - member.beat_at, 3),
         "restarts": slot.restarts,
         "last_exit": slot.last_exit,
+        "pss_bytes": child.pss_bytes() if child is not None else None,
+        "probe": {"outcome": member.probe.outcome, "failures": member.probe.failures},
+        "worn": member.wear.why or worn(member, now) or None,
         "stats": dict(child.stats) if child is not None else {},
     }
 
@@ -73,5 +82,8 @@ def _vacant(fleet: Fleet, key: SlotKey) -> dict[str, Any]:
         "heartbeat_age_seconds": None,
         "restarts": slot.restarts,
         "last_exit": slot.last_exit,
+        "pss_bytes": None,
+        "probe": {"outcome": None, "failures": 0},
+        "worn": None,
         "stats": {},
     }

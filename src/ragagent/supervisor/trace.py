@@ -14,8 +14,8 @@ from typing import Any
 
 from ragagent import names
 from ragagent.errors import EXIT_CONFIG
-from ragagent.supervisor.fleet import Failure, Release
 from ragagent.supervisor.process import spawn
+from ragagent.supervisor.release import Failure, Release
 
 # Each phase of a reload, from one mark of the release to the next.
 _PHASES = (

@@ -11,6 +11,7 @@ exit status and outlives them; a dead zygote takes nobody with it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import importlib
 import json
@@ -62,7 +63,7 @@ class Zygote:
         # What is loaded now stays for good: out of the collector's sight its pages stay shared.
         gc.collect()
         gc.freeze()
-        self._say({"loaded": facts.message_of(self._config)})
+        self._say({"loaded": dataclasses.asdict(facts.facts_of(self._config))})
         return True
 
     def run(self) -> int:

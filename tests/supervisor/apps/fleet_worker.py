@@ -26,6 +26,7 @@ from ragagent.edge.server import Server
 from ragagent.errors import EXIT_OK, ConfigError
 from ragagent.lifeline import Lifeline, attend
 
+SLOT = -1  # which worker this is, once it is one
 CODE = json.loads(Path(os.environ["FLEET_APP"]).read_text())
 
 if CODE.get("import_error"):
@@ -58,6 +59,13 @@ async def stream(request: Request) -> Response:
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
+async def readyz(request: Request) -> Response:
+    if CODE.get("sick_slot") == SLOT:
+        return JSONResponse({}, 503)
+    await asyncio.sleep(60 if CODE.get("deaf_slot") == SLOT else 0)
+    return JSONResponse({})
+
+
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     await asyncio.sleep(CODE.get("startup_seconds", 0.0))
@@ -74,17 +82,20 @@ def prepare(config: Config) -> None:
 
 
 def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
+    global SLOT
+    SLOT = slot
     return asyncio.run(serve(config, listeners, lifeline))
 
 
 async def serve(config: Config, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
-    routes = [Route("/", who), Route("/block", block), Route("/say", say), Route("/stream", stream)]
+    paths = {"/": who, "/block": block, "/say": say, "/stream": stream, "/readyz": readyz}
+    routes = [Route(path, endpoint) for path, endpoint in paths.items()]
     server = Server(Starlette(routes=routes, lifespan=lifespan), listeners, config.server)
 
     def stats() -> dict[str, int]:
         return {"in_flight": server.in_flight, "connections": server.connections, "requests": server.requests}
 
-    async with attend(lifeline, stats) as duty:
+    async with attend(lifeline, stats, server.attach) as duty:
         await server.startup()
         lifeline.ready()
         if await duty.told_to_serve():
