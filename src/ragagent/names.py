@@ -104,6 +104,13 @@ RELOAD_SPAWN = _span("ragagent.reload.spawn", "internal", "The zygote of the new
 RELOAD_READY = _span("ragagent.reload.ready", "internal", "The new workers, until each of them can answer.")
 RELOAD_SWITCH = _span("ragagent.reload.switch", "internal", "The new workers put in service.")
 RELOAD_DRAIN = _span("ragagent.reload.drain", "internal", "The old workers finishing what they had begun.")
+WORKER_SPAWN = _span(
+    "ragagent.worker.spawn", "internal", "One child of the supervisor, from its fork until it is ready."
+)
+WORKER_DRAIN = _span("ragagent.worker.drain", "internal", "One child, from being told to finish until it is gone.")
+WORKER_LIFECYCLE = _span(
+    "ragagent.worker.lifecycle", "internal", "One child lost, until its successor runs or is lost."
+)
 
 # --- Attributes ------------------------------------------------------------------------------------------------------
 
@@ -113,6 +120,13 @@ SERVICE_INSTANCE_ID = _attribute("service.instance.id", "One process: random, ma
 PROCESS_PID = _attribute("process.pid", "Process id.")
 PROCESS_ROLE = _attribute("ragagent.process.role", "What the process is: supervisor, worker, indexer.")
 WORKER_SLOT = _attribute("ragagent.worker.slot", "A worker's stable number; its successor after a crash has the same.")
+WORKER_STATE = _attribute("ragagent.worker.state", "What a child does: starting, ready, running, stopping.")
+EXIT_REASON = _attribute(
+    "ragagent.worker.exit.reason",
+    "Why a child ended. Ordered: drain, recycle, dismissed (it never served). By a fault: crash (an exit code), signal "
+    "(not ours), hang, killed (beyond a limit). By itself: left.",
+)
+PROBE_OUTCOME = _attribute("ragagent.probe.outcome", "What a probe of one worker found: ok, not_ready, no_answer.")
 
 ERROR_TYPE = _attribute("error.type", "Our error's code, else the exception's class; an HTTP status for a 5xx answer.")
 CANCELLED = _attribute("ragagent.cancelled", "True when the work was given up: the client left, the process stopped.")
@@ -178,11 +192,15 @@ DEPENDENCY = _attribute("ragagent.dependency", "A part that we need and do not o
 DB_POOL = _attribute("db.client.connection.pool.name", "The connection pool: redis.")
 DB_CONNECTION_STATE = _attribute("db.client.connection.state", "What a pooled connection does: idle, used.")
 
-RELOAD_OUTCOME = _attribute("ragagent.reload.outcome", "How a reload ended: ok, failed.")
+RELOAD_OUTCOME = _attribute("ragagent.reload.outcome", "How a reload ended: ok, invalid_config, not_ready, stopped.")
 RELOAD_CHANGES = _attribute("ragagent.reload.changes", "The config keys whose values changed.")
-RELEASE = _attribute("ragagent.release", "Number of the release, a loaded pair of code and config, that came.")
+RELEASE = _attribute(
+    "ragagent.release", "Number of a release, a loaded pair of code and config; of a reload, the new one."
+)
 RELEASE_PREVIOUS = _attribute("ragagent.release.previous", "Number of the release that went.")
-WORKER_TARGET = _attribute("ragagent.worker.target", "How many workers there should be.")
+RELEASE_STANDING = _attribute(
+    "ragagent.release.standing", "What a release is to the tree: current, incoming, outgoing."
+)
 
 # --- Metrics ---------------------------------------------------------------------------------------------------------
 
@@ -196,6 +214,8 @@ _MODEL_SECONDS = (
 _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _PUBLISH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _TOKENS = tuple(float(4**power) for power in range(14))
+# A fork takes milliseconds, a start with a large index minutes; a drain ends within its budget.
+_PROCESS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 HTTP_DURATION = Histogram(
     "http.server.request.duration",
@@ -250,6 +270,44 @@ REDIS_CONNECTIONS = UpDownCounter(
 )
 # Not unit "1": Prometheus would turn the name into ragagent_dependency_up_ratio.
 DEPENDENCY_UP = Gauge("ragagent.dependency.up", "{dependency}", "1 while it answers, else 0.", (DEPENDENCY,))
+
+WORKERS_UP = UpDownCounter(
+    "ragagent.worker.up",
+    "{worker}",
+    "Children that there are, the indexer included.",
+    (PROCESS_ROLE, WORKER_STATE, RELEASE_STANDING),
+)
+WORKERS_TARGET = UpDownCounter("ragagent.worker.target", "{worker}", "Workers that there should be.")
+WORKER_IN_FLIGHT = UpDownCounter(
+    "ragagent.worker.in_flight", "{request}", "Requests in flight, by what workers said last.", (WORKER_SLOT,)
+)
+WORKER_EXITS = Counter(
+    "ragagent.worker.exits", "{exit}", "Children that ended, by reason.", (PROCESS_ROLE, EXIT_REASON)
+)
+WORKER_RESTARTS = Counter(
+    "ragagent.worker.restarts",
+    "{restart}",
+    "Children started in the place of one that was lost, by the reason of the loss.",
+    (PROCESS_ROLE, EXIT_REASON),
+)
+WORKER_SPAWN_DURATION = Histogram(
+    "ragagent.worker.spawn.duration", "s", "Starts of children, from fork to ready.", (PROCESS_ROLE,), _PROCESS_SECONDS
+)
+WORKER_DRAIN_DURATION = Histogram(
+    "ragagent.worker.drain.duration",
+    "s",
+    "Ends of children, from being told to finish to being gone.",
+    (PROCESS_ROLE, EXIT_REASON),
+    _PROCESS_SECONDS,
+)
+RELOADS = Counter("ragagent.reloads", "{reload}", "Reloads by how they ended.", (RELOAD_OUTCOME,))
+RELOAD_DURATION = Histogram(
+    "ragagent.reload.duration", "s", "Reloads, from the request to the end.", (RELOAD_OUTCOME,), _PROCESS_SECONDS
+)
+PROBE_RESULTS = Counter("ragagent.probe.results", "{probe}", "Probes of workers by what they found.", (PROBE_OUTCOME,))
+REPORTS_DROPPED = Counter(
+    "ragagent.telemetry.dropped", "{report}", "Reports of the supervisor that its exporter had no room for."
+)
 
 # --- The tables ------------------------------------------------------------------------------------------------------
 

@@ -143,8 +143,10 @@ class _Reporter:
         self.tracers = TracerProvider(
             ParentBased(TraceIdRatioBased(settings.sample_ratio)), resource=resource, shutdown_on_exit=False
         )
-        if _wanted("traces"):
-            exporter = OTLPSpanExporter(_url(settings, "traces"), timeout=EXPORT_SECONDS, meter_provider=self.meters)
+        if wanted("traces"):
+            exporter = OTLPSpanExporter(
+                url(settings.endpoint, "traces"), timeout=EXPORT_SECONDS, meter_provider=self.meters
+            )
             self.tracers.add_span_processor(BatchSpanProcessor(exporter, meter_provider=self.meters))
         self.tracer = self.tracers.get_tracer("ragagent", __version__)
         self.meter = self.meters.get_meter("ragagent", __version__)
@@ -318,13 +320,19 @@ def error_type(reason: BaseException | str) -> str:
     return reason.code if isinstance(reason, RagagentError) else type(reason).__qualname__
 
 
-def _is_on(settings: config.Telemetry) -> bool:
-    return bool(settings.endpoint) and os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
-
-
-def _wanted(signal: str) -> bool:
+def wanted(signal: str) -> bool:
     """Return False for OTEL_{SIGNAL}_EXPORTER=none: some backends take traces and refuse metrics."""
     return os.environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() != "none"
+
+
+def url(endpoint: str, signal: str) -> str:
+    """Return where a signal goes, as OTLP says: its own variable names a whole URL, the common one a base."""
+    own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
+    return own or f"{endpoint.rstrip('/')}/v1/{signal}"
+
+
+def _is_on(settings: config.Telemetry) -> bool:
+    return bool(settings.endpoint) and os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
 
 
 def _check_signal(settings: config.Telemetry, signal: str) -> None:
@@ -334,22 +342,16 @@ def _check_signal(settings: config.Telemetry, signal: str) -> None:
                 f"Environment variable '{variable}' has value '{protocol}'; telemetry is sent as 'http/protobuf' only "
                 "(gRPC's threads do not survive the forks of workers). Collectors take that on port 4318."
             )
-    if not (url := _url(settings, signal)).startswith(("http://", "https://")):
+    if not (target := url(settings.endpoint, signal)).startswith(("http://", "https://")):
         raise ConfigError(
-            f"Telemetry endpoint '{url}' is no http(s) URL; 'telemetry.endpoint' must be one, as in http://127.0.0.1:4318."
+            f"Telemetry endpoint '{target}' is no http(s) URL; 'telemetry.endpoint' must be one, as in http://127.0.0.1:4318."
         )
 
 
-def _url(settings: config.Telemetry, signal: str) -> str:
-    """Return where a signal goes, as OTLP says: its own variable names a whole URL, the common one a base."""
-    own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
-    return own or f"{settings.endpoint.rstrip('/')}/v1/{signal}"
-
-
 def _metric_readers(settings: config.Telemetry) -> list[PeriodicExportingMetricReader]:
-    if not _wanted("metrics"):
+    if not wanted("metrics"):
         return []
-    exporter = OTLPMetricExporter(_url(settings, "metrics"), timeout=EXPORT_SECONDS)
+    exporter = OTLPMetricExporter(url(settings.endpoint, "metrics"), timeout=EXPORT_SECONDS)
     return [PeriodicExportingMetricReader(exporter, settings.metrics_seconds * 1000, EXPORT_SECONDS * 1000)]
 
 

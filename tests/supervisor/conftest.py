@@ -202,6 +202,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
         tree.process.wait(DEADLINE_SECONDS)
         tree.eventually(lambda: not any(map(tree.is_alive, left)))
     assert "A turn of the supervisor's loop failed" not in tree.text()
+    assert "The supervisor's telemetry failed" not in tree.text()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from typing import Any
 from ragagent import __version__
 from ragagent.config import Config
 from ragagent.errors import EXIT_OK
-from ragagent.supervisor import log, sockets, trace, upgrade
+from ragagent.supervisor import log, sockets, upgrade
 from ragagent.supervisor.actions import (
     Abandon,
     Abort,
@@ -43,6 +43,7 @@ from ragagent.supervisor.actions import (
     Unload,
     Weigh,
 )
+from ragagent.supervisor.chronicle import Chronicle
 from ragagent.supervisor.commands import Commands
 from ragagent.supervisor.control import Client, Control
 from ragagent.supervisor.crew import Crew
@@ -51,7 +52,7 @@ from ragagent.supervisor.fleet import Fleet
 from ragagent.supervisor.handover import Estate
 from ragagent.supervisor.herald import Herald
 from ragagent.supervisor.notify import Notifier
-from ragagent.supervisor.release import Failure, Release
+from ragagent.supervisor.reporter import Reporter
 from ragagent.supervisor.settle import settle
 from ragagent.supervisor.waiters import Waiters
 from ragagent.supervisor.wakeup import Wakeup
@@ -112,7 +113,9 @@ class Arbiter:
         self._started_at = estate.started_at if estate is not None else time.time()
         self._selector = selectors.DefaultSelector()
         self._fleet = estate.fleet if estate is not None else Fleet(limits_of(config))
-        self._crew = Crew(self._fleet, self._selector, listeners, options.arguments())
+        reporter = Reporter()
+        self._chronicle = Chronicle(self._fleet, reporter)
+        self._crew = Crew(self._fleet, self._selector, listeners, options.arguments(), self._chronicle, reporter)
         self._commands = Commands(
             self._fleet, self._crew, self._where, self._started_at, recent, config.server.log_path, self._handle_stop
         )
@@ -142,6 +145,7 @@ class Arbiter:
         finally:
             self._waiters.dismiss("The supervisor has stopped.")
             self._crew.close()
+            self._chronicle.close()
             control.close()
             self._wakeup.close()
             self._selector.close()
@@ -151,6 +155,7 @@ class Arbiter:
             _HANDLERS[number](self)
         self._crew.reap()
         self._reconcile()
+        self._chronicle.turn(self._crew.children, time.monotonic())
         self._waiters.tell()
         self._announce()
         self._herald.tell(self._fleet, time.monotonic())
@@ -165,6 +170,7 @@ class Arbiter:
     def _reconcile(self) -> None:
         """Take the steps from what there is to what there should be."""
         for action in settle(self._fleet, time.monotonic()):
+            self._chronicle.took(action, time.monotonic())
             _CARRIED_OUT[type(action)](self, action)
 
     def _announce(self) -> None:
@@ -185,6 +191,7 @@ class Arbiter:
 
     def _handle_hup(self) -> None:
         logger.info("SIGHUP: reload.")
+        self._chronicle.asked(time.monotonic())
         self._fleet.ask_reload()
 
     def _handle_stop(self) -> None:
@@ -279,14 +286,12 @@ class Arbiter:
         if action.release.is_reload:
             reason = action.failure.reason
             logger.error("Reload failed, release %s keeps serving: %s", action.release.previous, reason)
-            self._ended(action.release, action.failure)
         elif action.failure.code != EXIT_OK:
             self._terminal.say(f"ragagent cannot start: {action.failure.reason}")
 
     def _finish(self, action: Finish) -> None:
         if action.release.is_reload:
             logger.info("Reload done: only release %d is left.", action.release.number)
-            self._ended(action.release, None)
 
     def _rehearse(self, action: Rehearse) -> None:
         try:
@@ -328,18 +333,14 @@ class Arbiter:
     def _leave(self, action: Leave) -> None:
         logger.info("Nothing is left to supervise: exit code %d.", action.code)
 
-    def _ended(self, release: Release, failure: Failure | None) -> None:
-        """Tell the collector how a reload ended."""
-        serving = self._fleet.current
-        if serving is not None and serving.facts is not None:
-            trace.report(trace.record(release, failure), serving.facts.endpoint, serving.facts.service_name)
-
     # -- control
 
     def _answer(self, request: Mapping[str, Any], client: Client) -> None:
         command = request.get("command")
         if command not in ("status", "logs"):  # Asked for all the time, by whoever watches.
             logger.info("Control socket: %s.", command)
+        if command == "reload":
+            self._chronicle.asked(time.monotonic())
         answer = self._commands.answer(request)
         if callable(answer):
             self._waiters.add(client, answer)

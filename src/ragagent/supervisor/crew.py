@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ragagent.errors import EXIT_CANNOT_START
+from ragagent.supervisor.chronicle import Chronicle
 from ragagent.supervisor.facts import Facts
 from ragagent.supervisor.fleet import Fleet
 from ragagent.supervisor.member import Member
 from ragagent.supervisor.probe import Probe
 from ragagent.supervisor.process import Child, Message, ZygoteProcess, described
 from ragagent.supervisor.release import Failure, Release
+from ragagent.supervisor.reporter import Reporter
 
 OnExit = Callable[[str, int | None], None]  # how it ended, and its exit code if it was an exit
 
@@ -35,6 +37,8 @@ class Crew:
         selector: selectors.BaseSelector,
         listeners: Sequence[socket.socket],
         arguments: Sequence[str],
+        chronicle: Chronicle,
+        reporter: Reporter,
     ) -> None:
         self.children: dict[Member, Child] = {}
         self.zygotes: dict[Release, ZygoteProcess] = {}
@@ -44,6 +48,8 @@ class Crew:
         self._selector = selector
         self._listeners = listeners
         self._arguments = arguments
+        self._chronicle = chronicle
+        self._reporter = reporter
 
     def adopt(self, children: Mapping[Member, Child], zygotes: Mapping[Release, ZygoteProcess]) -> None:
         """Take over what an earlier image of this process has started."""
@@ -156,6 +162,7 @@ class Crew:
         before, since = member.state, member.since
         move = {"ready": self._fleet.ready, "serving": self._fleet.serving, "stopping": self._fleet.leaving}[word]
         if move(member, now):
+            self._chronicle.entered(member, child.pid, now)
             logger.info("%s (pid %s): %s → %s after %.2f s.", member, child.pid, before, member.state, now - since)
 
     def _hear_probe(self, member: Member) -> None:
@@ -165,6 +172,7 @@ class Crew:
         self.give_up_probe(member)
         before = member.probe.outcome
         self._fleet.probed(member, outcome, time.monotonic())
+        self._chronicle.probed(member, outcome)
         if outcome != before:
             logger.info("%s: probe says %s.", member, outcome)
 
@@ -208,7 +216,7 @@ class Crew:
             self._lost(release, Failure(reason, last_words.get("code", EXIT_CANNOT_START)))
         elif (on_exit := self.helpers.pop(pid, None)) is not None:
             on_exit(how, code)
-        else:  # An exporter, a zygote that we ended, somebody's orphan.
+        elif not self._reporter.reaped(pid, how, time.monotonic()):  # A zygote that we ended, somebody's orphan.
             logger.debug("Process %d ended: %s.", pid, how)
 
     def _member_of(self, pid: int) -> Member | None:
@@ -226,7 +234,9 @@ class Crew:
         self._forget(child)
         child.close()
         level = logging.INFO if member.settled else logging.WARNING
-        self._fleet.exited(member, how, code, time.monotonic())
+        now = time.monotonic()
+        self._chronicle.exited(member, child.pid, how, code, now)
+        self._fleet.exited(member, how, code, now)
         logger.log(level, "%s (pid %s) has ended: %s.", member, child.pid, member.reason)
 
     def _lost(self, release: Release, failure: Failure) -> None:

@@ -41,6 +41,7 @@ class Facts:
     endpoint: str  # of the collector; empty: none
     service_name: str
     keys: Mapping[str, tuple[str, str]]  # "section.key" → (digest of its value, what a reload does with it)
+    metrics_seconds: float = 10.0
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Facts:
@@ -65,6 +66,7 @@ def facts_of(config: Config) -> Facts:
         endpoint=telemetry.endpoint,
         service_name=telemetry.service_name,
         keys=dict(_digests(config)),
+        metrics_seconds=telemetry.metrics_seconds,
     )
 
 

@@ -1,21 +1,21 @@
-"""The record of one reload: a plain tree of spans, handed to a short-lived child that exports it.
+"""Traces as plain trees of spans, each built at once from the moments that the chronicle has kept: pure functions.
 
-The supervisor has no thread and no OpenTelemetry, so a collector that hangs can slow nothing but that child.
+They say what went wrong by outcome and reason only: what a child or a config error said may quote a config value, and
+belongs in the log.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ragagent import names
-from ragagent.errors import EXIT_CONFIG
-from ragagent.supervisor.process import spawn
+from ragagent.errors import EXIT_CONFIG, EXIT_OK
+from ragagent.supervisor.member import Member
 from ragagent.supervisor.release import Failure, Release
+
+Span = dict[str, Any]
 
 # Each phase of a reload, from one mark of the release to the next.
 _PHASES = (
@@ -24,62 +24,132 @@ _PHASES = (
     (names.RELOAD_SWITCH, "ready", "serving"),
     (names.RELOAD_DRAIN, "serving", "finished"),
 )
-_PIPE_BYTES = 65_536
+OUTCOMES = ("ok", "invalid_config", "not_ready", "stopped")
+ORDERED = ("drain", "recycle", "dismissed")
+LOSSES = ("crash", "signal", "hang", "killed", "left")
 
-logger = logging.getLogger("ragagent.supervisor")
+
+@dataclass(eq=False, slots=True)
+class Life:
+    """The moments of one member, in seconds of the monotonic clock; None: it has not come to that."""
+
+    member: Member
+    replaces: Life | None = None  # the one that was lost, whose slot it was started for
+    pid: int | None = None
+    ready: float | None = None
+    told: float | None = None  # to finish
+    lost: float | None = None  # its slot needs another one, though nobody ordered its end
+    ended: float | None = None
+    reason: str | None = None  # of its end, as far as it is known: one of ORDERED or LOSSES
+
+    def reason_of(self, how: str, code: int | None) -> str:
+        """Return why it ended: what the supervisor did to it explains more than how it died."""
+        if self.reason in ("hang", "killed", "dismissed"):
+            return self.reason
+        if how.startswith("signal "):
+            return "signal"
+        return "crash" if code != 0 else self.reason or "left"
 
 
-def record(release: Release, failure: Failure | None) -> dict[str, Any]:
-    """Return the trace of a reload that has ended, times in Unix ns; a phase that never ended ends with the reload.
+class Clock:
+    """From this process's monotonic seconds to Unix nanoseconds, by one reading of both."""
 
-    It says what went wrong by outcome only: the reason may quote a config value, and belongs in the log.
-    """
-    unix = _unix_clock()
-    marks, outcome = release.marks, _outcome(failure)
-    end = marks["finished"]
+    def __init__(self, unix_ns: int, monotonic_ns: int) -> None:
+        self._offset = unix_ns - monotonic_ns
+
+    def __call__(self, moment: float) -> int:
+        return int(moment * 1e9) + self._offset
+
+
+def outcome_of(failure: Failure | None) -> str:
+    if failure is None:
+        return "ok"
+    return {EXIT_CONFIG: "invalid_config", EXIT_OK: "stopped"}.get(failure.code, "not_ready")
+
+
+def of_reload(release: Release, asked: float, end: float, lives: Iterable[Life], outcome: str, unix: Clock) -> Span:
+    """Return the trace of a reload: a phase or a child that has not come to its own end ends with it."""
+    marks, lives = release.marks, list(lives)
+    error = outcome if outcome in ("invalid_config", "not_ready") else None
+    children = {
+        names.RELOAD_READY: [_spawn(life, end, unix) for life in lives if _builds(life, release)],
+        names.RELOAD_DRAIN: [_drain(life, end, unix) for life in lives if _drains_for(life, release)],
+    }
     phases = [
-        _span(name, unix(marks[begin]), unix(marks.get(until, end)), None if until in marks else outcome)
+        _span(
+            name,
+            unix(marks[begin]),
+            unix(marks.get(until, end)),
+            error=None if until in marks else error,
+            spans=children.get(name, []),
+        )
         for name, begin, until in _PHASES
         if begin in marks
     ]
-    whole = _span(names.RELOAD, unix(marks["requested"]), unix(end), outcome if failure else None)
-    whole["attributes"][names.RELOAD_OUTCOME] = outcome
-    return {**whole, "spans": phases}
+    attributes = {
+        names.RELOAD_OUTCOME: outcome,
+        names.RELOAD_CHANGES: sorted(release.changes),
+        names.RELEASE: release.number,
+        names.RELEASE_PREVIOUS: release.previous,
+    }
+    return _span(names.RELOAD, unix(asked), unix(end), attributes, error, phases)
 
 
-def report(trace: Mapping[str, Any], endpoint: str, service_name: str) -> int | None:
-    """Start the child that exports `trace` and return its pid; it is reaped like any other. None: nobody listens."""
-    if not endpoint:
-        return None
-    order = {"endpoint": endpoint, "service_name": service_name, "trace": trace, "pid": os.getpid()}
-    data = json.dumps(order).encode()
-    if len(data) > _PIPE_BYTES:  # It must fit the pipe, because nobody here waits for a reader.
-        logger.warning("The trace of a reload is too large to be reported (%d bytes).", len(data))
-        return None
-    reading, writing = os.pipe()
-    try:
-        os.write(writing, data)
-        return spawn("ragagent.supervisor.report", [], stdin=reading)
-    except OSError as exc:
-        logger.warning("The trace of a reload cannot be reported: %s.", exc.strerror)
-        return None
-    finally:
-        os.close(reading)
-        os.close(writing)
+def of_replacement(dead: Life, successor: Life, end: float, unix: Clock) -> Span:
+    """Return the trace of one member lost, until its successor runs, or is lost as well."""
+    assert dead.lost is not None
+    spans = [_spawn(successor, end, unix)]
+    return _span(names.WORKER_LIFECYCLE, unix(dead.lost), unix(end), _of(dead), dead.reason, spans)
 
 
-def _outcome(failure: Failure | None) -> str:
-    if failure is None:
-        return "ok"
-    return "invalid_config" if failure.code == EXIT_CONFIG else "not_ready"
+def _builds(life: Life, release: Release) -> bool:
+    """Whether `release` waited for it: what is started later scales it, or replaces a loss."""
+    return life.member.release is release and life.member.born <= release.marks.get("ready", life.member.born)
 
 
-def _span(name: str, start: int, end: int, error: str | None) -> dict[str, Any]:
-    attributes = {names.ERROR_TYPE: error} if error else {}
-    return {"name": name, "start": start, "end": end, "is_error": error is not None, "attributes": attributes}
+def _drains_for(life: Life, release: Release) -> bool:
+    """Whether it made way for `release`. The old indexer is told at the switch, a moment before the workers."""
+    return life.member.release is not release and life.told is not None and life.told >= release.marks.get("ready", 0.0)
 
 
-def _unix_clock() -> Callable[[float], int]:
-    """Return a function from this process's monotonic seconds to Unix nanoseconds."""
-    offset = time.time_ns() - time.monotonic_ns()
-    return lambda moment: int(moment * 1e9) + offset
+def _spawn(life: Life, end: float, unix: Clock) -> Span:
+    ready = life.ready if life.ready is not None else (life.ended or end)
+    error = (life.reason or "not_ready") if life.ready is None else None
+    return _span(names.WORKER_SPAWN, unix(life.member.born), unix(ready), _of(life), error)
+
+
+def _drain(life: Life, end: float, unix: Clock) -> Span:
+    assert life.told is not None
+    error = life.reason if life.reason not in (None, "drain", "recycle") else None
+    return _span(names.WORKER_DRAIN, unix(life.told), unix(life.ended or end), _of(life), error)
+
+
+def _of(life: Life) -> dict[str, Any]:
+    member = life.member
+    attributes: dict[str, Any] = {
+        names.PROCESS_ROLE: member.role,
+        names.WORKER_SLOT: member.slot,
+        names.RELEASE: member.release.number,
+        names.PROCESS_PID: life.pid,
+        names.EXIT_REASON: life.reason,
+    }
+    return {key: value for key, value in attributes.items() if value is not None}
+
+
+def _span(
+    name: str,
+    start: int,
+    end: int,
+    attributes: Mapping[str, Any] | None = None,
+    error: str | None = None,
+    spans: list[Span] | None = None,
+) -> Span:
+    found = {**(attributes or {}), **({names.ERROR_TYPE: error} if error else {})}
+    return {
+        "name": name,
+        "start": start,
+        "end": end,
+        "is_error": error is not None,
+        "attributes": found,
+        "spans": spans or [],
+    }
