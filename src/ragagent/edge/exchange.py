@@ -8,13 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ragagent.edge.guard import App, Message, Refusal, Scope
 from ragagent.edge.head import Headers, response_head
-
-if TYPE_CHECKING:
-    from ragagent.edge.http1 import Http1
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -23,10 +20,34 @@ WITHOUT_BODY = (204, 304)
 logger = logging.getLogger("ragagent.edge")
 
 
+class Line(Protocol):
+    """What an exchange asks of its connection."""
+
+    loop: asyncio.AbstractEventLoop
+    is_full: bool  # The client has not read enough of what was written.
+
+    def write(self, data: bytes) -> None: ...
+
+    async def drained(self) -> None:
+        """Wait until the client has read most of what was written, or is gone."""
+
+    def regulate(self) -> None:
+        """Read on unless much is waiting already."""
+
+    def answered(self, exchange: Exchange) -> None:
+        """Go on to the next request, or close."""
+
+    def over(self, exchange: Exchange) -> None:
+        """The application has returned."""
+
+    def cut(self) -> None:
+        """End the connection so that its client knows that something is missing."""
+
+
 class Exchange:
     """`is_received`: the request is complete. `is_answered`: the response is. `closes`: the connection ends with it."""
 
-    def __init__(self, connection: Http1, scope: Scope, *, closes: bool, expects_continue: bool) -> None:
+    def __init__(self, connection: Line, scope: Scope, *, closes: bool, expects_continue: bool) -> None:
         self.is_received = False
         self.is_started = False
         self.is_answered = False

@@ -32,7 +32,7 @@ BLANK_LINE = b"\r\n\r\n"
 
 
 class Http1(asyncio.Protocol):
-    """`loop`, `is_full` and the methods below "what an exchange asks" are for this connection's exchanges."""
+    """A connection (connections.py) for the server, a line (exchange.py) for its exchanges."""
 
     def __init__(self, lanes: Lanes, transport: asyncio.Transport, connections: Connections) -> None:
         self.loop = asyncio.get_running_loop()
@@ -185,11 +185,10 @@ class Http1(asyncio.Protocol):
         self._transport.write(data)
 
     async def drained(self) -> None:
-        """Wait until the client has read most of what was written, or is gone."""
         await self._drained.wait()
 
     def regulate(self) -> None:
-        """Read on unless much is waiting here already. Paused, not even the end of the connection is seen."""
+        # Paused, not even the end of the connection is seen: so not before much is waiting.
         if self._is_lost:
             return
         backlog = self._exchange.backlog if self._exchange is not None else 0
@@ -199,7 +198,6 @@ class Http1(asyncio.Protocol):
             self._transport.resume_reading()
 
     def answered(self, exchange: Exchange) -> None:
-        """Go on to the next request, or close."""
         if exchange.closes or self._is_finishing:
             self._leave(reading_on=not exchange.is_received)
             return
@@ -209,11 +207,9 @@ class Http1(asyncio.Protocol):
         self.regulate()
 
     def cut(self) -> None:
-        """End the connection so that its client knows that something is missing."""
         self._transport.abort()
 
     def over(self, exchange: Exchange) -> None:
-        """The application has returned."""
         self._running.discard(exchange)
         self._forget()
 
@@ -322,4 +318,4 @@ def _refusal(reason: str) -> Refusal:
     """Return the answer to what llhttp does not take, in its own words but for the one case that has a name."""
     if "be present with" in reason:
         return ambiguous_length()
-    return Refusal(400, "malformed_request", f"The request is no HTTP/1.1 that could be read: {reason}.")
+    return Refusal(400, "malformed_request", f"The request could not be read: {reason}.")
