@@ -114,10 +114,12 @@ async def test_upgrade_to_http_2_is_ignored_and_the_body_stays_a_body(serve: Ser
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 200")
 
 
-async def test_connect_is_a_request_like_any_other(serve: Serve, site: Site) -> None:
+async def test_connect_is_refused(serve: Serve, site: Site) -> None:
     async with serve(site) as running:
-        response = await running.exchange(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n")
+        response = await running.exchange(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n" + GET)
+        assert response.startswith(b"HTTP/1.1 501")
         assert response.count(b"HTTP/1.1 ") == 1
+        assert site.paths == []
 
 
 @pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n"])

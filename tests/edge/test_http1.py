@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from starlette.routing import Route
 from ragagent.api.body_limit import BodyLimit
 from ragagent.api.problems import Problems
 from ragagent.edge.guard import MAX_HEAD_BYTES, Receive, Scope, Send
+from ragagent.edge.http1 import Http1
 
 if TYPE_CHECKING:
     from edge.conftest import Running, Serve, Site
@@ -454,3 +456,35 @@ async def test_both_lanes_tell_the_application_the_same(serve: Serve) -> None:
             "state": {"index": "open"},
             "extensions": {},
         }
+
+
+# --- Cost -------------------------------------------------------------------------------------------------------------
+
+
+@llhttp_only
+@pytest.mark.parametrize("body", [b"4\r\n\r\n\r\n\r\n", b"1\r\nx\r\n"], ids=["blank lines", "bytes"])
+async def test_body_of_small_pieces_costs_what_its_length_says(serve: Serve, body: bytes) -> None:
+    """Copying what is left after every piece took seconds for each read of 256 KiB."""
+    app, count = Reader(), 250_000
+    async with serve(app, keep_alive_seconds=10.0) as running, connected(running) as (reader, writer):
+        writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n" + body * count + b"0\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        assert len(app.bodies[0]) == count * int(body[:1])
+
+
+@llhttp_only
+async def test_closed_connection_is_freed_without_the_garbage_collector(serve: Serve, site: Site) -> None:
+    async with serve(site) as running:
+        gc.collect()
+        gc.disable()
+        try:
+            for raw in (GET, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), b"nonsense\r\n\r\n"):
+                reader, writer = await running.open()
+                writer.write(raw)
+                await asyncio.wait_for(reader.read(12), 10)
+                writer.close()
+                async with asyncio.timeout(10):
+                    while any(isinstance(one, Http1) for one in gc.get_objects()):  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+        finally:
+            gc.enable()

@@ -45,7 +45,10 @@ class Line(Protocol):
 
 
 class Exchange:
-    """`is_received`: the request is complete. `is_answered`: the response is. `closes`: the connection ends with it."""
+    """`is_received`: the request is complete. `is_answered`: the response is. `closes`: the connection ends with it.
+
+    `backlog` is how many bytes of the request's body the application has not taken.
+    """
 
     def __init__(self, connection: Line, scope: Scope, *, closes: bool, expects_continue: bool) -> None:
         self.is_received = False
@@ -57,7 +60,8 @@ class Exchange:
         self._expects_continue = expects_continue
         self._is_gone = False
         # The request's body, as far as it came and was not taken.
-        self._body = b""
+        self._body: list[bytes] = []
+        self.backlog = 0
         self._is_taken = False
         self._news: asyncio.Event | None = None
         # The response.
@@ -83,13 +87,9 @@ class Exchange:
 
     # --- What the connection tells ------------------------------------------------------------------------------------
 
-    @property
-    def backlog(self) -> int:
-        """Bytes of the request's body that the application has not taken."""
-        return len(self._body)
-
     def feed(self, data: bytes) -> None:
-        self._body = self._body + data if self._body else data
+        self._body.append(data)
+        self.backlog += len(data)
         self._tell()
 
     def end(self) -> None:
@@ -126,7 +126,9 @@ class Exchange:
             await self._news.wait()
 
     def _take(self) -> Message:
-        body, self._body = self._body, b""
+        body = b"".join(self._body)
+        self._body.clear()
+        self.backlog = 0
         self._is_taken = self.is_received
         self._connection.regulate()
         return {"type": "http.request", "body": body, "more_body": not self.is_received}

@@ -1,12 +1,13 @@
 """The first look at a request: refuse what is ambiguous or oversized before any other code reads it.
 
-Pure ASGI, outside everything. Two refusals, both of which end the connection:
+Pure ASGI, outside everything. Three refusals, all of which end the connection:
 
     400   `Transfer-Encoding` together with `Content-Length`: request smuggling (RFC 9112 §6.1). Hypercorn 0.18 takes
           the second, smuggled request as one of its own (hypercorn#279), so the connection must close.
     431   more than 16 KiB of request line and headers. h11's own limit counts only what is still incomplete.
+    501   CONNECT: after a 2xx to it h11 waits for ever, and does not even see that the client has left.
 
-The llhttp lane refuses both while it reads, in the same words; what is here for Hypercorn holds for every lane.
+The llhttp lane refuses the first two while it reads, in the same words; what is here holds for every lane.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from itertools import chain
 from typing import Any
 
 MAX_HEAD_BYTES = 16 * 1024
@@ -73,6 +75,8 @@ class Guard:
 def _refusal(scope: Scope) -> Refusal | None:
     if _is_ambiguous(scope["headers"]):
         return ambiguous_length()
+    if scope["method"] == "CONNECT":
+        return Refusal(501, "not_a_proxy", "CONNECT is for proxies, and this server is none.")
     return headers_too_large() if _head_bytes(scope) > MAX_HEAD_BYTES else None
 
 
@@ -82,10 +86,9 @@ def _is_ambiguous(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def _head_bytes(scope: Scope) -> int:
-    size = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
-    for name, value in scope["headers"]:
-        size += len(name) + len(value) + _FIELD_OVERHEAD
-    return size
+    target = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+    fields = sum(map(len, chain.from_iterable(scope["headers"])))
+    return target + fields + len(scope["headers"]) * _FIELD_OVERHEAD
 
 
 async def _refuse(refusal: Refusal, scope: Scope, send: Send) -> None:

@@ -86,7 +86,7 @@ def request_scope(
 
 def address(family: int, name: Any) -> tuple[str, int] | None:
     """Return host and port; a Unix socket has none."""
-    return (name[0], name[1]) if family in (socket.AF_INET, socket.AF_INET6) else None
+    return (name[0], name[1]) if name and family in (socket.AF_INET, socket.AF_INET6) else None
 
 
 def response_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -84,17 +84,8 @@ class Http1(asyncio.Protocol):
         self.regulate()
 
     def _read(self) -> None:
-        """Feed the parser until it has one whole request, or wants more."""
         try:
-            while self._unread and not (self._exchange and self._exchange.is_received):
-                end = self._portion()
-                if not end:
-                    return
-                piece, self._unread = self._unread[:end], self._unread[end:]
-                if self._exchange is None:
-                    self._read_head(piece)
-                else:
-                    self._read_body(self._exchange, piece)
+            self._feed()
         except Refusal as refusal:
             self._refuse(refusal)
         except httptools.HttpParserError as exc:
@@ -102,15 +93,31 @@ class Http1(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._hand_over()
 
-    def _portion(self) -> int:
-        """Return how much of the unread may be fed so that no message ends before the end of it."""
+    def _feed(self) -> None:
+        """Feed the parser until it has one whole request, or wants more."""
+        data, start = self._unread, 0
+        try:
+            while start < len(data) and not (self._exchange and self._exchange.is_received):
+                end = self._portion(data, start)
+                if end == start:
+                    return
+                piece, start = data[start:end], end
+                if self._exchange is None:
+                    self._read_head(piece)
+                else:
+                    self._read_body(self._exchange, piece)
+        finally:
+            self._unread = data[start:]
+
+    def _portion(self, data: bytes, start: int) -> int:
+        """Return how far the parser may be fed so that no message ends before the end of it."""
         if self._exchange is not None and self._bytes_left is not None:
-            return min(self._bytes_left, len(self._unread))
-        blank = self._unread.find(BLANK_LINE)
+            return min(start + self._bytes_left, len(data))
+        blank = data.find(BLANK_LINE, start)
         if blank >= 0:
             return blank + len(BLANK_LINE)
         # The last bytes may be the beginning of a blank line: they wait for the rest of it.
-        return len(self._unread) - next((n for n in (3, 2, 1) if self._unread.endswith(BLANK_LINE[:n])), 0)
+        return max(start, len(data) - next((n for n in (3, 2, 1) if data.endswith(BLANK_LINE[:n])), 0))
 
     def _read_head(self, piece: bytes) -> None:
         self._head += piece
@@ -199,7 +206,7 @@ class Http1(asyncio.Protocol):
 
     def answered(self, exchange: Exchange) -> None:
         if exchange.closes or self._is_finishing:
-            self._leave(reading_on=not exchange.is_received)
+            self._leave(reading_on=bool(self._unread) or not exchange.is_received)
             return
         self._exchange = None
         self._read()
@@ -277,7 +284,7 @@ class Http1(asyncio.Protocol):
         self._is_lost = True
         self._timer.cancel()
         self._lanes.hypercorn.take(self._transport, self._head + self._unread, self._connections)
-        self._unread = b""
+        del self._parser
         self._forget()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -286,6 +293,9 @@ class Http1(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.disconnect()
         self.resume_writing()
+        # Both know this object: without them it is freed at once, and not by the garbage collector some time.
+        self._exchange = None
+        del self._parser
         self._forget()
 
     def _forget(self) -> None:
