@@ -83,10 +83,10 @@ async def test_without_keep_alive_every_answer_closes(serve: Serve, site: Site) 
         assert response.endswith(b"ok")
 
 
-async def test_shared_queue_keeps_its_length_and_its_life(site: Site) -> None:
+async def test_shared_queue_keeps_its_length_and_its_life(site: Site, http1: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        server = Server(site, [listener.dup()], Settings(backlog=512, keep_alive_seconds=0.1))
+        server = Server(site, [listener.dup()], settings(http1, backlog=512, keep_alive_seconds=0.1))
         await server.startup()
         await server.accept()
         # In state LISTEN, tcpi_sacked is the length of the accept queue (`ss -ltn` shows it as Send-Q).

@@ -10,7 +10,8 @@ Bounds, none of which the parser has:
     between heads   the keep-alive time
     a body          what the application has not taken stops the reading at HIGH_WATER; so does what is pipelined
     an answer       what the client has not read stops the application, at asyncio's mark of 64 KiB
-    the end         LINGER_SECONDS for a client that neither reads nor closes
+    the end         LINGER_SECONDS for a client that has been sent everything and does not close, STALL_SECONDS for one
+                    that does not read it
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from ragagent.edge.lanes import Lanes
 
 HEAD_SECONDS = 5.0
 LINGER_SECONDS = 2.0
+# Generous, because the kernel takes megabytes at a time, and reports nothing until a slow client has read a third.
+STALL_SECONDS = 60.0
 HIGH_WATER = 64 * 1024
 BLANK_LINE = b"\r\n\r\n"
 
@@ -244,11 +247,14 @@ class Http1(asyncio.Protocol):
         if not self._is_leaving:
             self._leave(reading_on=False)
             return
-        unsent = self._transport.get_write_buffer_size()
-        if not 0 < unsent < self._unsent:
+        before = self._unsent
+        self._await_end()
+        if self._unsent >= before:
             self._transport.abort()
-        self._unsent = unsent
-        self._set_deadline(LINGER_SECONDS)
+
+    def _await_end(self) -> None:
+        self._unsent = self._transport.get_write_buffer_size()
+        self._set_deadline(STALL_SECONDS if self._unsent else LINGER_SECONDS)
 
     # --- The end ------------------------------------------------------------------------------------------------------
 
@@ -271,8 +277,7 @@ class Http1(asyncio.Protocol):
         """
         self._is_leaving = True
         self._unread = b""
-        self._unsent = self._transport.get_write_buffer_size() + 1
-        self._set_deadline(LINGER_SECONDS)
+        self._await_end()
         if reading_on and self._transport.can_write_eof():
             self._transport.write_eof()
             self._transport.resume_reading()

@@ -94,7 +94,8 @@ class Server:
         for listener in self._listeners:
             # Inherited by what it accepts. asyncio sets it as well, but not where the socket's `proto` is 0: then each
             # answer in two packets waits 40 ms for the client's acknowledgement of the first.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if listener.family != socket.AF_UNIX:
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # A duplicate, because asyncio takes over what it is given, and the next line needs the listener.
             server = await loop.create_server(protocol, sock=listener.dup(), backlog=ACCEPTS_PER_TURN)
             # create_server has just called listen(16) on the queue that all workers share.
