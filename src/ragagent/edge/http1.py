@@ -21,6 +21,7 @@ import asyncio
 import httptools
 
 from ragagent.edge.connections import Connections
+from ragagent.edge.deadline import Deadline
 from ragagent.edge.exchange import Exchange
 from ragagent.edge.guard import MAX_HEAD_BYTES, Refusal, ambiguous_length, headers_too_large
 from ragagent.edge.head import Headers, address, request_framing, request_scope, response_head
@@ -66,12 +67,9 @@ class Http1(asyncio.Protocol):
         self._is_finishing = False
         self._is_leaving = False
         self._is_lost = False
-        # One timer for the life of the connection, which finds out when it fires whether it is time: a request moves
-        # the deadline, and no timer. None: an application is at work, and it may take its time.
-        self._deadline: float | None = None
+        # For the client; while an application is at work there is none.
+        self._deadline = Deadline(self._expire, lanes.idle_seconds)
         self._unsent = 0
-        self._head_seconds = min(lanes.idle_seconds, HEAD_SECONDS)
-        self._timer = self.loop.call_later(lanes.idle_seconds, self._tick)
         connections.add(self)
 
     # --- Reading ------------------------------------------------------------------------------------------------------
@@ -147,7 +145,7 @@ class Http1(asyncio.Protocol):
         exchange = Exchange(self, scope, closes=closes, expects_continue=framing.expects_continue)
         self._head, self._target, self._headers, self._is_head_complete = b"", b"", [], False
         self._exchange, self._bytes_left, self._idle_bytes = exchange, framing.body_bytes, 0
-        self._deadline = None
+        self._deadline.clear()
         if self._is_message_complete:
             exchange.end()
         self._running.add(exchange)
@@ -228,20 +226,8 @@ class Http1(asyncio.Protocol):
     def _await_head(self) -> None:
         if self._exchange is None and not self._is_leaving and not self._is_lost:
             is_begun = self._head or self._unread
-            self._set_deadline(self._head_seconds if is_begun else self._lanes.idle_seconds)
-
-    def _set_deadline(self, seconds: float) -> None:
-        self._deadline = self.loop.time() + seconds
-        if self._timer.when() > self._deadline:
-            self._timer.cancel()
-            self._timer = self.loop.call_at(self._deadline, self._tick)
-
-    def _tick(self) -> None:
-        now = self.loop.time()
-        due = now + self._lanes.idle_seconds if self._deadline is None else self._deadline
-        self._timer = self.loop.call_at(due, self._tick)
-        if due <= now:
-            self._expire()
+            idle_seconds = self._lanes.idle_seconds
+            self._deadline.set(min(idle_seconds, HEAD_SECONDS) if is_begun else idle_seconds)
 
     def _expire(self) -> None:
         if not self._is_leaving:
@@ -254,7 +240,7 @@ class Http1(asyncio.Protocol):
 
     def _await_end(self) -> None:
         self._unsent = self._transport.get_write_buffer_size()
-        self._set_deadline(STALL_SECONDS if self._unsent else LINGER_SECONDS)
+        self._deadline.set(STALL_SECONDS if self._unsent else LINGER_SECONDS)
 
     # --- The end ------------------------------------------------------------------------------------------------------
 
@@ -287,14 +273,14 @@ class Http1(asyncio.Protocol):
     def _hand_over(self) -> None:
         """Give the connection to Hypercorn, which knows what else it may become, from the start of this request on."""
         self._is_lost = True
-        self._timer.cancel()
+        self._deadline.close()
         self._lanes.hypercorn.take(self._transport, self._head + self._unread, self._connections)
         del self._parser
         self._forget()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
-        self._timer.cancel()
+        self._deadline.close()
         if self._exchange is not None:
             self._exchange.disconnect()
         self.resume_writing()
@@ -320,7 +306,7 @@ class Http1(asyncio.Protocol):
 
     async def finish(self) -> None:
         self._is_finishing = True
-        if self._exchange is None and not self._is_leaving:
+        if self._exchange is None and not self._is_leaving and not self._is_lost:
             self._leave(reading_on=False)
 
     def abort(self) -> None:
