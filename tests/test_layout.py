@@ -41,6 +41,7 @@ HEAVY = (
     "starlette",
     "pydantic",
     "hypercorn",
+    "httptools",
     "anyio",
     "opentelemetry",
 )
@@ -55,6 +56,7 @@ UNMIRRORED = {
     "ragagent.indexer": "wires; tests/scenarios start it whole",
     "ragagent.engine.parsing.parsed": "values; every parser's test reads them",
     "ragagent.index.held": "the counting under test_searchers and test_generation",
+    "ragagent.edge.lanes": "values without behaviour",
     "ragagent.engine.parsing.child": "a process; test_process drives it",
     "ragagent.engine.parsing.frames": "the wire between test_process and its child",
     "ragagent.index.delta": "the rows under test_writer and test_crash",

@@ -42,7 +42,7 @@ class Server:
     bind: str = _key("127.0.0.1:8000", reload="restart")
     workers: int = _key(0, minimum=0)  # 0: one per core, at most 4
     backlog: int = _key(2048, reload="restart", minimum=1)
-    http1: Literal["llhttp", "hypercorn"] = _key("hypercorn")
+    http1: Literal["llhttp", "hypercorn"] = _key("llhttp")
     keep_alive_seconds: float = _key(5.0, minimum=0)
     graceful_seconds: float = _key(30.0, minimum=0.1)
     ready_seconds: float = _key(60.0, reload="hot", minimum=1)

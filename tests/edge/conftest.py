@@ -95,11 +95,17 @@ class Running:
 Serve = Callable[..., Any]
 
 
+@pytest.fixture(params=["llhttp", "hypercorn"])
+def http1(request: pytest.FixtureRequest) -> str:
+    """The lane that reads HTTP/1.1."""
+    return str(request.param)
+
+
 @pytest.fixture
-def serve() -> Serve:
+def serve(http1: str) -> Serve:
     @asynccontextmanager
     async def serve(app: App, **settings: Any) -> AsyncIterator[Running]:
-        keys = {"keep_alive_seconds": 0.5, "graceful_seconds": 3.0, **settings}
+        keys = {"keep_alive_seconds": 0.5, "graceful_seconds": 3.0, "http1": http1, **settings}
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
             listener.bind(("127.0.0.1", 0))
             server = Server(app, [listener.dup()], Settings(**keys))

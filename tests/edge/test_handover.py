@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -76,8 +76,9 @@ class Client:
         return b"connection: close" in head.lower()
 
 
-async def test_no_pooled_connection_30_ms_away_loses_a_request(site: Site) -> None:
-    settings = Settings(keep_alive_seconds=1.0, graceful_seconds=5.0)
+async def test_no_pooled_connection_30_ms_away_loses_a_request(site: Site, http1: str) -> None:
+    lane: Literal["llhttp", "hypercorn"] = "llhttp" if http1 == "llhttp" else "hypercorn"
+    settings = Settings(http1=lane, keep_alive_seconds=1.0, graceful_seconds=5.0)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         old = await started(site, listener, settings)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ragagent.config import Server as Settings
+from ragagent.edge.guard import Receive, Scope, Send
 from ragagent.edge.server import ACCEPTS_PER_TURN, Server
 
 if TYPE_CHECKING:
@@ -81,10 +83,10 @@ async def test_without_keep_alive_every_answer_closes(serve: Serve, site: Site) 
         assert response.endswith(b"ok")
 
 
-async def test_shared_queue_keeps_its_length_and_the_socket_its_delay_off(site: Site) -> None:
+async def test_shared_queue_keeps_its_length_and_its_life(site: Site, http1: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        server = Server(site, [listener.dup()], Settings(backlog=512, keep_alive_seconds=0.1))
+        server = Server(site, [listener.dup()], settings(http1, backlog=512, keep_alive_seconds=0.1))
         await server.startup()
         await server.accept()
         # In state LISTEN, tcpi_sacked is the length of the accept queue (`ss -ltn` shows it as Send-Q).
@@ -93,6 +95,38 @@ async def test_shared_queue_keeps_its_length_and_the_socket_its_delay_off(site: 
         await server.drain()
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1  # Others go on with it.
         assert site.ended == 1
+
+
+@pytest.mark.parametrize("proto", [socket.IPPROTO_TCP, 0], ids=["TCP", "unnamed"])
+async def test_accepted_connections_send_without_delay(site: Site, http1: str, proto: int) -> None:
+    """asyncio sees to it only where the listener's `proto` is TCP; else each answer in two packets takes 40 ms."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, proto) as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = Server(site, [listener.dup()], settings(http1, keep_alive_seconds=0.1))
+        await server.startup()
+        await server.accept()
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(GET)
+        await reader.readuntil(b"ok")
+        with accepted(writer.get_extra_info("sockname")) as connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+        await server.drain()
+
+
+@contextmanager
+def accepted(client: tuple[str, int]) -> Iterator[socket.socket]:
+    """Find the server's end of a connection among this process's own files."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as found:
+            if found.getpeername() == client:
+                yield found
+                return
+    raise AssertionError("no such connection")
+
+
+def settings(http1: str, **keys: Any) -> Settings:
+    return Settings(http1="llhttp" if http1 == "llhttp" else "hypercorn", **keys)
 
 
 async def test_drain_of_a_server_that_never_accepted_ends_the_application(site: Site) -> None:
@@ -173,3 +207,92 @@ async def test_connection_opened_just_before_the_drain_is_answered(serve: Serve,
             draining = asyncio.create_task(running.server.drain())
             assert (await answer(reader))[1] == b"ok"
             await draining
+
+
+# --- A connection that is given ---------------------------------------------------------------------------------------
+
+PROBE = b"GET /healthz HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n"
+
+
+async def probe(server: Server, raw: bytes = PROBE) -> bytes:
+    """Give one end of a socket pair to the server, and return all that it says on it."""
+    ours, theirs = socket.socketpair()
+    server.attach(theirs)
+    reader, writer = await asyncio.open_unix_connection(sock=ours)
+    try:
+        writer.write(raw)
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def test_attached_connection_is_answered(serve: Serve, site: Site) -> None:
+    async with serve(site) as running:
+        response = await probe(running.server)
+        assert response.startswith(b"HTTP/1.1 200")
+        assert response.endswith(b"ok")
+        assert site.paths == ["/healthz"]
+        assert running.server.connections == 0
+
+
+async def test_attached_connection_has_no_client(serve: Serve, site: Site) -> None:
+    clients: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            clients.append((scope["client"], scope["server"]))
+        await site(scope, receive, send)
+
+    async with serve(app) as running:
+        await probe(running.server)
+        assert clients == [(None, None)]
+
+
+async def test_attached_connection_is_guarded_as_well(serve: Serve, site: Site) -> None:
+    async with serve(site) as running:
+        raw = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        assert (await probe(running.server, raw)).startswith(b"HTTP/1.1 400")
+
+
+async def test_attached_connection_is_answered_before_the_server_accepts(site: Site, http1: str) -> None:
+    server = Server(site, [], settings(http1, graceful_seconds=2.0))
+    await server.startup()
+    assert (await probe(server)).endswith(b"ok")
+    await server.drain()
+
+
+async def test_attached_connections_do_not_hold_a_drain(site: Site, http1: str) -> None:
+    server = Server(site, [], settings(http1, graceful_seconds=60.0, keep_alive_seconds=60.0))
+    await server.startup()
+    silent, busy = socket.socketpair(), socket.socketpair()
+    busy[0].sendall(GET.replace(b"/ ", b"/wait ", 1))
+    for _, theirs in (silent, busy):
+        server.attach(theirs)
+    await until(lambda: server.in_flight == 1)
+    assert await timed(server.drain()) < 10
+    assert (server.in_flight, site.ended) == (0, 1)
+    for ours, _ in (silent, busy):
+        with suppress(ConnectionError):
+            assert ours.recv(100) == b""
+        ours.close()
+
+
+async def test_attached_connection_is_answered_while_the_server_drains(serve: Serve, site: Site) -> None:
+    async with serve(site, keep_alive_seconds=5.0) as running:
+        _, writer = await running.open()
+        writer.write(GET.replace(b"/ ", b"/wait ", 1))
+        await until(lambda: running.server.in_flight == 1)
+        draining = asyncio.create_task(running.server.drain())
+        await asyncio.sleep(0.1)
+        assert (await probe(running.server)).endswith(b"ok")
+        site.release.set()
+        writer.close()
+        await draining
+
+
+async def test_connection_attached_after_the_end_is_closed(site: Site, http1: str) -> None:
+    server = Server(site, [], settings(http1))
+    await server.startup()
+    await server.drain()
+    assert await probe(server, b"") == b""

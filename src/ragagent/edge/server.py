@@ -1,8 +1,9 @@
-"""One HTTP server in one process: Hypercorn's parts, composed so that a reload loses no request.
+"""One HTTP server in one process: two lanes on the same sockets, composed so that a reload loses no request.
 
-`hypercorn.asyncio.worker_serve` cannot be used as it is: it takes no inherited sockets through its public door, says
-nothing when it begins to accept, closes idle connections at once when it ends, and its end can wait for ever on one
-client. So we put its TCPServer, WorkerContext and Config together ourselves. The order of the end, and why:
+Neither uvicorn's nor Hypercorn's own server can be used as it is. `hypercorn.asyncio.worker_serve` takes no inherited
+sockets through its public door, says nothing when it begins to accept, closes idle connections at once when it ends,
+and its end can wait for ever on one client. So we accept ourselves, and put the parts together: dispatch.py says which
+connection is served by what. The order of the end, and why:
 
     1. stop accepting     the listener's other holders (new workers) take what arrives from now on
     2. lame duck          idle connections stay open, each further answer carries `Connection: close`; HTTP/2: GOAWAY
@@ -19,17 +20,15 @@ import asyncio
 import logging
 import socket
 from collections.abc import Sequence
-from typing import Any, cast
-
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.config import Config
+from functools import partial
 
 from ragagent.config import Server as Settings
-from ragagent.edge import protocols
-from ragagent.edge.connection import Connection
+from ragagent.edge.connection import Hypercorn
+from ragagent.edge.connections import Connection, Connections
+from ragagent.edge.dispatch import Dispatch
 from ragagent.edge.drain import Drain
 from ragagent.edge.guard import App, Guard
+from ragagent.edge.lanes import Lanes
 from ragagent.edge.lifespan import Lifespan
 
 # asyncio accepts up to `backlog` connections per turn of the loop, so a large one lets one worker swallow a burst.
@@ -39,9 +38,8 @@ SETTLE_SECONDS = 0.05
 # After the budget: enough for cancelled connections and a prompt lifespan, within the supervisor's 2 s of mercy.
 ABORT_SECONDS = 0.5
 SHUTDOWN_SECONDS = 1.0
-# Hypercorn closes a connection after 1000 requests, and over HTTP/2 it does so under the feet of running streams.
-UNLIMITED = 2**31
-DEFAULT_HEAD_SECONDS = 5.0
+# Without keep-alive, the time that a client has to say something.
+DEFAULT_IDLE_SECONDS = 5.0
 
 logger = logging.getLogger("ragagent.edge")
 
@@ -53,19 +51,22 @@ class Server:
     """
 
     def __init__(self, app: App, listeners: Sequence[socket.socket], settings: Settings) -> None:
-        protocols.install()
         self._listeners = listeners
         self._settings = settings
         # No keep-alive at all is the same courtesy as a drain, from the first request on.
         self._drain = Drain(Guard(app), closing=settings.keep_alive_seconds == 0)
         self._lifespan = Lifespan(self._drain)
-        self._app = ASGIWrapper(cast(Any, self._drain))
-        self._config = _hypercorn_config(settings)
-        self._context = WorkerContext(None)
+        idle_seconds = settings.keep_alive_seconds or DEFAULT_IDLE_SECONDS
+        hypercorn = Hypercorn(self._drain, self._lifespan.state, idle_seconds)
+        self._lanes = Lanes(
+            self._drain, self._lifespan.state, idle_seconds, hypercorn, is_llhttp=settings.http1 == "llhttp"
+        )
         self._servers: list[asyncio.Server] = []
-        self._connections: dict[asyncio.Task[Any], Connection] = {}
+        self._connections = Connections()
+        self._attached = Connections()
+        self._attaching: set[asyncio.Task[None]] = set()
+        self._is_terminated = False
         self._dismissed: set[Connection] = set()
-        self._attached: set[asyncio.Task[None]] = set()
 
     @property
     def in_flight(self) -> int:
@@ -74,6 +75,7 @@ class Server:
 
     @property
     def connections(self) -> int:
+        """Connections that were accepted and are open."""
         return len(self._connections)
 
     @property
@@ -87,46 +89,48 @@ class Server:
 
     async def accept(self) -> None:
         """Begin to accept. Returns at once; from here on requests are answered."""
+        loop = asyncio.get_running_loop()
+        protocol = partial(Dispatch, self._lanes, self._connections)
         for listener in self._listeners:
+            # Inherited by what it accepts. asyncio sets it as well, but not where the socket's `proto` is 0: then each
+            # answer in two packets waits 40 ms for the client's acknowledgement of the first.
+            if listener.family != socket.AF_UNIX:
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # A duplicate, because asyncio takes over what it is given, and the next line needs the listener.
-            server = await asyncio.start_server(self._serve, sock=listener.dup(), backlog=ACCEPTS_PER_TURN)
-            # start_server has just called listen(16) on the queue that all workers share.
+            server = await loop.create_server(protocol, sock=listener.dup(), backlog=ACCEPTS_PER_TURN)
+            # create_server has just called listen(16) on the queue that all workers share.
             listener.listen(self._settings.backlog)
             self._servers.append(server)
 
     def attach(self, connection: socket.socket) -> None:
-        """Answer on one connection that is there already: a probe, which comes with its question."""
-        task = asyncio.get_running_loop().create_task(self._attach(connection), name="probe")
-        self._attached.add(task)
-        task.add_done_callback(self._attached.discard)
+        """Answer on a connected stream socket as on one that was accepted; the server owns it from here on.
 
-    async def _attach(self, connection: socket.socket) -> None:
-        reader, writer = await asyncio.open_connection(sock=connection)
-        await self._serve(reader, writer)
+        For probes, from `startup` on. It counts for nothing, and no drain waits for it.
+        """
+        if self._is_terminated:
+            connection.close()
+            return
+        task = asyncio.create_task(self._attach(connection), name="attach")
+        self._attaching.add(task)
+        task.add_done_callback(self._attaching.discard)
 
     async def drain(self) -> None:
         """Finish what is in flight and end the application, within graceful_seconds and a breath."""
         deadline = asyncio.get_running_loop().time() + self._settings.graceful_seconds
         await self._stop_accepting()
         await self._lame_duck(deadline)
-        await self._context.terminated.set()
-        await self._wait(deadline)
+        await self._terminate()
+        await self._connections.gone(max(deadline - asyncio.get_running_loop().time(), 0))
         await self._abort()
         await self._lifespan.shutdown(SHUTDOWN_SECONDS)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        loop, state = asyncio.get_running_loop(), self._lifespan.state
-        connection = Connection(self._app, loop, self._config, self._context, state, reader, writer)
-        self._connections[task] = connection
+    async def _attach(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            await connection
-        except (Exception, BaseExceptionGroup) as exc:  # Else asyncio prints a traceback for every aborted client.
-            logger.warning("A connection ended with %r.", exc)
-        finally:
-            del self._connections[task]
-            self._dismissed.discard(connection)
+            await loop.connect_accepted_socket(partial(Dispatch, self._lanes, self._attached), connection)
+        except OSError as exc:  # Whoever gave it is gone already.
+            logger.warning("A connection could not be attached: %r.", exc)
+            connection.close()
 
     async def _stop_accepting(self) -> None:
         self._drain.closing = True
@@ -147,39 +151,24 @@ class Server:
         last_call = over - (over - now()) / 2
         while self._connections and now() < over:
             self._dismiss_http2(busy_too=now() >= last_call)
-            await asyncio.wait(list(self._connections), timeout=SETTLE_SECONDS)
+            await self._connections.gone(SETTLE_SECONDS)
 
     def _dismiss_http2(self, *, busy_too: bool) -> None:
         """Send GOAWAY once per connection: between streams if we can, as some clients take it for the end of all."""
-        for connection in set(self._connections.values()) - self._dismissed:
+        for connection in set(self._connections) - self._dismissed:
             if connection.dismiss(busy_too=busy_too):
                 self._dismissed.add(connection)
 
-    async def _wait(self, deadline: float) -> None:
-        remaining = deadline - asyncio.get_running_loop().time()
-        if self._connections and remaining > 0:
-            # Not gather: the first connection to fail would end the wait for all others.
-            await asyncio.wait(list(self._connections), timeout=remaining)
+    async def _terminate(self) -> None:
+        self._is_terminated = True
+        for connection in (*self._connections, *self._attached):
+            await connection.finish()
 
     async def _abort(self) -> None:
-        tasks = list(self._connections.items())
-        for task, connection in tasks:
+        late = list(self._connections)
+        for connection in (*late, *self._attached):
             connection.abort()
-            task.cancel()
-        if tasks:
+        if late:
             grace = self._settings.graceful_seconds
-            logger.warning("Cut %d connections that outlived the %g s of grace.", len(tasks), grace)
-            await asyncio.wait([task for task, _ in tasks], timeout=ABORT_SECONDS)
-
-
-def _hypercorn_config(settings: Settings) -> Config:
-    config = Config()
-    # Hypercorn bounds slow request heads with the same number, so zero would close a connection before it can speak.
-    config.keep_alive_timeout = settings.keep_alive_seconds or DEFAULT_HEAD_SECONDS
-    config.keep_alive_max_requests = UNLIMITED
-    # It counts between bytes from the client, so it would cut every long answer. Slow bodies are bounded by the API.
-    config.read_timeout = None
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = logger
-    return config
+            logger.warning("Cut %d connections that outlived the %g s of grace.", len(late), grace)
+        await asyncio.gather(self._connections.gone(ABORT_SECONDS), self._attached.gone(ABORT_SECONDS))
