@@ -404,3 +404,26 @@ async def exchange(
         send,
     )
     return messages
+
+
+async def test_a_probe_passes_and_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ragagent.access")
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope: Scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/refuse",
+        "headers": [],
+        "query_string": b"",
+        "client": None,
+    }
+    await Observe(application(), access_log=True)(scope, receive, send)
+    assert sent[0]["status"] == 503
+    assert caplog.text == ""

@@ -17,13 +17,17 @@ async def nothing() -> MutableMapping[str, Any]:
     return {}
 
 
+def request(version: str, client: tuple[str, int] | None = ("127.0.0.1", 5)) -> Scope:
+    return {"type": "http", "http_version": version, "headers": [], "client": client}
+
+
 async def headers_of(drain: Drain, version: str) -> list[tuple[bytes, bytes]]:
     sent: list[MutableMapping[str, Any]] = []
 
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    await drain({"type": "http", "http_version": version, "headers": []}, nothing, send)
+    await drain(request(version), nothing, send)
     return list(sent[0]["headers"])
 
 
@@ -45,5 +49,16 @@ async def test_request_that_fails_is_not_in_flight_any_more() -> None:
 
     drain = Drain(broken)
     with pytest.raises(RuntimeError):
-        await drain({"type": "http", "http_version": "1.1", "headers": []}, nothing, lambda _: nothing())  # type: ignore[arg-type, return-value]
+        await drain(request("1.1"), nothing, lambda _: nothing())  # type: ignore[arg-type, return-value]
     assert (drain.in_flight, drain.requests) == (0, 1)
+
+
+async def test_a_probe_is_in_flight_but_no_request() -> None:
+    seen: list[int] = []
+
+    async def looking(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(drain.in_flight)
+
+    drain = Drain(looking)
+    await drain(request("1.1", client=None), nothing, lambda _: nothing())  # type: ignore[arg-type, return-value]
+    assert (seen, drain.in_flight, drain.requests) == ([1], 0, 0)

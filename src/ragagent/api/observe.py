@@ -41,7 +41,8 @@ class Observe:
         self._trust = trust_traceparent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        # Without a client it is a probe: nobody sent it, and one every two seconds would drown what somebody did.
+        if scope["type"] != "http" or scope.get("client") is None:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, send)

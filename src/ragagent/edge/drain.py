@@ -24,7 +24,8 @@ class Drain:
             await self._app(scope, receive, send)
             return
         asks_to_close = scope["type"] == "http" and scope["http_version"].startswith("1")
-        self.requests += 1
+        if scope.get("client") is not None:  # Else it is a probe, which nobody sent.
+            self.requests += 1
         self.in_flight += 1
         try:
             await self._app(scope, receive, self._closing_send(send) if asks_to_close else send)
