@@ -71,6 +71,13 @@ def test_a_sentence_without_an_end_does_not_run_into_the_next() -> None:
     assert re.fullmatch(r"[^\n]+ \[1\](\n[^\n]+ \[2\])?", answered)
 
 
+def test_a_tables_header_is_no_further_answer() -> None:
+    said = "When every worker's slot has died nine times the supervisor leaves with exit code 4."
+    rest = ["The worker reads. The slot of a worker stays. Each worker dies alone.", "| killed | what happens next |\n"]
+    found = answer("What happens when every worker keeps dying?", "en", evidence(said, *rest))
+    assert found == f"{said} [1]"
+
+
 def test_no_evidence_is_no_answer() -> None:
     assert answer("Anything?", "en", ()) == ""
 

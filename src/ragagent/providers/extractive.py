@@ -19,6 +19,7 @@ from ragagent.types import Evidence, Language, Prompt, Usage
 
 _MAX_SENTENCES = 3
 _LEAST_GAIN = 0.15  # of the question, that a further sentence has to add
+_LEAST_GAIN_OF_A_LINE = 0.3  # ... and a line that is none, such as a table's header, which has a word of everything
 _RANK_BONUS = 0.1  # for the best chunk; the next gets half of it, and so on
 _TYPE_BONUS = 0.15
 _EXACT_BONUS = 0.1  # for the question's words as they are: a stem takes a generator for a generation
@@ -109,7 +110,7 @@ def _choose(question: str, candidates: list[_Sentence]) -> list[_Sentence]:
     chosen: list[_Sentence] = []
     while candidates and len(chosen) < _MAX_SENTENCES:
         best = max(candidates, key=lambda sentence: _worth(sentence, open_tokens, weights) + bonus[sentence])
-        if chosen and _worth(best, open_tokens, weights) < _LEAST_GAIN:
+        if chosen and _worth(best, open_tokens, weights) < _least_gain(best):
             break
         chosen.append(best)
         open_tokens -= best.tokens
@@ -150,6 +151,10 @@ def _weights(tokens: set[str], candidates: Sequence[_Sentence]) -> dict[str, flo
 def _worth(sentence: _Sentence, open_tokens: set[str], weights: dict[str, float]) -> float:
     covered = math.fsum(weights[token] for token in sentence.tokens & open_tokens)
     return covered if _ENDS_SENTENCE.search(sentence.text) else covered * _NO_SENTENCE
+
+
+def _least_gain(sentence: _Sentence) -> float:
+    return _LEAST_GAIN if _ENDS_SENTENCE.search(sentence.text) else _LEAST_GAIN_OF_A_LINE
 
 
 def _bonus(question: str, sentence: _Sentence) -> float:
