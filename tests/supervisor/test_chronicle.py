@@ -36,7 +36,7 @@ class Heard(Reporter):
     """A reporter that keeps what it is told."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({})
         self.messages: list[Mapping[str, Any]] = []
         self.endpoints: list[str] = []
 

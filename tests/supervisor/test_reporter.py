@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otlp_collector import Collector, otlp_collector
-from ragagent.supervisor.process import described
+from ragagent.supervisor.process import Helpers, described
 from ragagent.supervisor.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -28,8 +28,13 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def reporter(collector: Collector) -> Iterator[Reporter]:
-    reporter = Reporter()
+def helpers() -> Helpers:
+    return {}
+
+
+@pytest.fixture
+def reporter(collector: Collector, helpers: Helpers) -> Iterator[Reporter]:
+    reporter = Reporter(helpers)
     reporter.point_at(collector.endpoint, "mine")
     yield reporter
     reporter.close(DEADLINE_SECONDS)
@@ -52,14 +57,14 @@ def running(reporter: Reporter) -> int:
     return reporter.pid
 
 
-def reap(reporter: Reporter, pid: int, now: float) -> None:
+def reap(helpers: Helpers, pid: int, now: float) -> None:
     """As the crew does: it learns of a death, and tells."""
     _, status = os.waitpid(pid, 0)
-    assert reporter.reaped(pid, described(status)[0], now)
+    helpers.pop(pid)(*described(status), now)
 
 
 def test_nothing_is_started_without_a_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    reporter = Reporter()
+    reporter = Reporter({})
     reporter.tend(time.monotonic())
     reporter.send(total(1))
     reporter.point_at("", "mine")
@@ -102,14 +107,14 @@ def test_message_beyond_a_packet_is_dropped(reporter: Reporter) -> None:
 
 
 def test_killed_exporter_is_replaced_with_a_backoff_and_what_lay_on_the_line_is_not_lost(
-    reporter: Reporter, collector: Collector
+    reporter: Reporter, helpers: Helpers, collector: Collector
 ) -> None:
     first = running(reporter)
     os.kill(first, signal.SIGSTOP)
     reporter.send(total(5))
     os.kill(first, signal.SIGKILL)
     now = time.monotonic()
-    reap(reporter, first, now)
+    reap(helpers, first, now)
     assert not _runs_after(reporter, now, 0.2)
     assert _runs_after(reporter, now, 0.25)
     collector.wait_for("ragagent.reloads", DEADLINE_SECONDS)
@@ -117,7 +122,7 @@ def test_killed_exporter_is_replaced_with_a_backoff_and_what_lay_on_the_line_is_
     assert reporter.dropped == 0
 
 
-def test_backoff_grows_to_its_limit(reporter: Reporter) -> None:
+def test_backoff_grows_to_its_limit(reporter: Reporter, helpers: Helpers) -> None:
     now = time.monotonic()
     waits = []
     for _ in range(12):
@@ -125,7 +130,7 @@ def test_backoff_grows_to_its_limit(reporter: Reporter) -> None:
         pid = reporter.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        reap(reporter, pid, now)
+        reap(helpers, pid, now)
         waits.append(
             next(seconds for seconds in (0.25, 0.5, 1, 2, 4, 8, 16, 30, 99) if _runs_after(reporter, now, seconds))
         )
@@ -139,10 +144,12 @@ def _runs_after(reporter: Reporter, now: float, seconds: float) -> bool:
     return reporter.pid is not None
 
 
-def test_strangers_are_not_its_business(reporter: Reporter) -> None:
-    pid = running(reporter)
-    assert reporter.reaped(pid + 1, "exit code 0", time.monotonic()) is False
-    assert reporter.pid == pid
+def test_the_death_of_one_that_was_told_to_leave_starts_no_other(reporter: Reporter, helpers: Helpers) -> None:
+    first = running(reporter)
+    reporter.point_at("", "mine")
+    reap(helpers, first, time.monotonic())
+    reporter.tend(time.monotonic())
+    assert reporter.pid is None
 
 
 def test_close_waits_for_what_is_left(reporter: Reporter, collector: Collector) -> None:
@@ -165,7 +172,7 @@ def test_close_kills_what_does_not_leave(reporter: Reporter) -> None:
 
 
 def test_collector_that_is_dropped_lets_the_exporter_go_and_another_one_gets_a_new_one(
-    reporter: Reporter, collector: Collector
+    reporter: Reporter, helpers: Helpers, collector: Collector
 ) -> None:
     first = running(reporter)
     reporter.point_at("", "mine")

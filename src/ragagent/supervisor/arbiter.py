@@ -8,7 +8,6 @@ and nothing else; every step that is taken comes out of `settle`.
 from __future__ import annotations
 
 import logging
-import os
 import selectors
 import signal
 import socket
@@ -21,7 +20,7 @@ from typing import Any
 from ragagent import __version__
 from ragagent.config import Config
 from ragagent.errors import EXIT_OK
-from ragagent.supervisor import log, sockets, upgrade
+from ragagent.supervisor import log, sockets
 from ragagent.supervisor.actions import (
     Abandon,
     Abort,
@@ -52,8 +51,10 @@ from ragagent.supervisor.fleet import Fleet
 from ragagent.supervisor.handover import Estate
 from ragagent.supervisor.herald import Herald
 from ragagent.supervisor.notify import Notifier
+from ragagent.supervisor.process import Helpers
 from ragagent.supervisor.reporter import Reporter
 from ragagent.supervisor.settle import settle
+from ragagent.supervisor.upgrade import Upgrader
 from ragagent.supervisor.waiters import Waiters
 from ragagent.supervisor.wakeup import Wakeup
 
@@ -105,7 +106,6 @@ class Arbiter:
     ) -> None:
         self._config = config
         self._terminal = terminal
-        self._notifier = notifier
         self._herald = Herald(notifier)
         self._listeners = listeners
         self._pidfile = pidfile
@@ -113,14 +113,14 @@ class Arbiter:
         self._started_at = estate.started_at if estate is not None else time.time()
         self._selector = selectors.DefaultSelector()
         self._fleet = estate.fleet if estate is not None else Fleet(limits_of(config))
-        reporter = Reporter()
-        self._chronicle = Chronicle(self._fleet, reporter)
-        self._crew = Crew(self._fleet, self._selector, listeners, options.arguments(), self._chronicle, reporter)
+        helpers: Helpers = {}
+        self._chronicle = Chronicle(self._fleet, Reporter(helpers))
+        self._crew = Crew(self._fleet, self._selector, listeners, options.arguments(), helpers, self._chronicle)
+        self._upgrader = Upgrader(self._fleet, helpers, self._estate, SIGNALS, notifier.environment)
         self._commands = Commands(
             self._fleet, self._crew, self._where, self._started_at, recent, config.server.log_path, self._handle_stop
         )
         self._waiters = Waiters()
-        self._rehearsal = 0  # its pid
         self._announced = self._fleet.answered
         if self._announced:
             self._herald.resume(self._fleet)
@@ -294,30 +294,14 @@ class Arbiter:
             logger.info("Reload done: only release %d is left.", action.release.number)
 
     def _rehearse(self, action: Rehearse) -> None:
-        try:
-            pid = upgrade.rehearse(self._estate())
-        except OSError as exc:
-            self._fleet.rehearsed(f"its rehearsal cannot be started: {exc.strerror}")
-            return
-        self._rehearsal = pid
-        self._crew.helpers[pid] = self._rehearsed
-
-    def _rehearsed(self, how: str, code: int | None) -> None:
-        failure = f"its rehearsal ended with {how}; the log above says why"
-        self._fleet.rehearsed(None if code == EXIT_OK else failure)
+        self._upgrader.rehearse()
 
     def _call_off(self, action: CallOff) -> None:
-        if self._crew.helpers.pop(self._rehearsal, None) is not None:  # It is still at it, and would be for ever.
-            os.kill(self._rehearsal, signal.SIGKILL)
-        logger.error("The supervisor is not upgraded, and goes on as it is: %s.", action.reason)
+        self._upgrader.call_off(action.reason)
 
     def _succeed(self, action: Succeed) -> None:
-        logger.info("The supervisor is upgraded: exec.")
         self._waiters.dismiss("The supervisor was upgraded while you waited; look at 'status'.")
-        try:
-            upgrade.succeed(self._estate(), SIGNALS, self._notifier.environment)
-        except OSError as exc:
-            logger.error("The supervisor cannot be upgraded, and goes on as it is: %s.", exc.strerror)
+        self._upgrader.succeed()
 
     def _estate(self) -> Estate:
         listeners = [listener.fileno() for listener in self._listeners]

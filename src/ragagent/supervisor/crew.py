@@ -11,7 +11,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ragagent.errors import EXIT_CANNOT_START
 from ragagent.supervisor.chronicle import Chronicle
@@ -19,11 +19,8 @@ from ragagent.supervisor.facts import Facts
 from ragagent.supervisor.fleet import Fleet
 from ragagent.supervisor.member import Member
 from ragagent.supervisor.probe import Probe
-from ragagent.supervisor.process import Child, Message, ZygoteProcess, described
+from ragagent.supervisor.process import Child, Helpers, Message, ZygoteProcess, described
 from ragagent.supervisor.release import Failure, Release
-from ragagent.supervisor.reporter import Reporter
-
-OnExit = Callable[[str, int | None], None]  # how it ended, and its exit code if it was an exit
 
 logger = logging.getLogger("ragagent.supervisor")
 
@@ -37,19 +34,18 @@ class Crew:
         selector: selectors.BaseSelector,
         listeners: Sequence[socket.socket],
         arguments: Sequence[str],
+        helpers: Helpers,
         chronicle: Chronicle,
-        reporter: Reporter,
     ) -> None:
         self.children: dict[Member, Child] = {}
         self.zygotes: dict[Release, ZygoteProcess] = {}
         self._probes: dict[Member, Probe] = {}
-        self.helpers: dict[int, OnExit] = {}  # other processes of ours by pid, and who wants to know of their end
+        self._helpers = helpers
         self._fleet = fleet
         self._selector = selector
         self._listeners = listeners
         self._arguments = arguments
         self._chronicle = chronicle
-        self._reporter = reporter
 
     def adopt(self, children: Mapping[Member, Child], zygotes: Mapping[Release, ZygoteProcess]) -> None:
         """Take over what an earlier image of this process has started."""
@@ -214,9 +210,9 @@ class Crew:
             last_words = zygote.read() or {}
             reason = last_words.get("failed", f"its zygote died: {how}")
             self._lost(release, Failure(reason, last_words.get("code", EXIT_CANNOT_START)))
-        elif (on_exit := self.helpers.pop(pid, None)) is not None:
-            on_exit(how, code)
-        elif not self._reporter.reaped(pid, how, time.monotonic()):  # A zygote that we ended, somebody's orphan.
+        elif (on_exit := self._helpers.pop(pid, None)) is not None:
+            on_exit(how, code, time.monotonic())
+        else:  # A zygote that we ended, somebody's orphan.
             logger.debug("Process %d ended: %s.", pid, how)
 
     def _member_of(self, pid: int) -> Member | None:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ _DEFAULT_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGPIPE, *OF_SUPERVIS
 _HELD_SIGNALS = (signal.SIGUSR1, *OF_SUPERVISOR)
 
 Message = Mapping[str, Any]
+OnExit = Callable[[str, int | None, float], None]  # how it ended, its exit code if it was an exit, and when
+Helpers = dict[int, OnExit]  # what runs beside the fleet: pid → who wants to know of its end
 
 
 class Child:

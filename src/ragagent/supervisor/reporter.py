@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ragagent.supervisor.backoff import FIRST_SECONDS, MAX_SECONDS, YOUNG_SECONDS
-from ragagent.supervisor.process import is_child, spawn
+from ragagent.supervisor.process import Helpers, is_child, spawn
 
 _POLL_SECONDS = 0.01
 
@@ -27,9 +27,10 @@ logger = logging.getLogger("ragagent.supervisor")
 
 
 class Reporter:
-    """Off until `point_at` names a collector. Its owner calls `tend` every turn and tells it of dead children."""
+    """Off until `point_at` names a collector. Its owner calls `tend` every turn; `helpers` tells it of its deaths."""
 
-    def __init__(self) -> None:
+    def __init__(self, helpers: Helpers) -> None:
+        self._helpers = helpers
         self.dropped = 0  # messages that found no room on the line
         self.pid: int | None = None
         self._destination: Mapping[str, Any] | None = None
@@ -70,17 +71,17 @@ class Reporter:
         try:
             theirs = self._open()[1].fileno()
             arguments = ["--supervisor", str(os.getpid()), "--line", str(theirs)]
-            self.pid = spawn("ragagent.supervisor.report", arguments, keep=[theirs])
+            pid = spawn("ragagent.supervisor.report", arguments, keep=[theirs])
         except OSError as exc:
             self._failed(f"cannot be started: {exc.strerror}", now)
+            return
+        self.pid = pid
+        self._helpers[pid] = lambda how, _, at: self._ended(pid, how, at)
 
-    def reaped(self, pid: int, how: str, now: float) -> bool:
-        """Take note that a child has ended; False when it was not the exporter."""
-        if pid != self.pid:
-            return False
-        self.pid = None
-        self._failed(f"(pid {pid}) has ended: {how}", now)
-        return True
+    def _ended(self, pid: int, how: str, at: float) -> None:
+        if pid == self.pid:  # Else it has been told to leave.
+            self.pid = None
+            self._failed(f"(pid {pid}) has ended: {how}", at)
 
     def close(self, timeout: float) -> None:
         """Let the exporter send what is left, and leave; kill it when it has not after `timeout` seconds."""

@@ -8,19 +8,67 @@ state, short of touching anything. Only when it can, we go.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ragagent.errors import EXIT_OK
 from ragagent.supervisor import handover, sockets
+from ragagent.supervisor.fleet import Fleet
 from ragagent.supervisor.handover import Estate
-from ragagent.supervisor.process import spawn
+from ragagent.supervisor.process import Helpers, spawn
 
 ADOPT = "--adopt"
 REHEARSE = "--rehearse"
+
+logger = logging.getLogger("ragagent.supervisor")
+
+
+class Upgrader:
+    """The steps of an upgrade, as the fleet decides them. `estate` makes what would be handed over now."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        helpers: Helpers,
+        estate: Callable[[], Estate],
+        signals: Iterable[signal.Signals],
+        environment: Mapping[str, str],
+    ) -> None:
+        self._fleet = fleet
+        self._helpers = helpers
+        self._estate = estate
+        self._signals = signals
+        self._environment = environment
+        self._pid = 0  # of the rehearsal
+
+    def rehearse(self) -> None:
+        try:
+            self._pid = rehearse(self._estate())
+        except OSError as exc:
+            self._fleet.rehearsed(f"its rehearsal cannot be started: {exc.strerror}")
+            return
+        self._helpers[self._pid] = self._rehearsed
+
+    def _rehearsed(self, how: str, code: int | None, _: float) -> None:
+        failure = f"its rehearsal ended with {how}; the log above says why"
+        self._fleet.rehearsed(None if code == EXIT_OK else failure)
+
+    def call_off(self, reason: str) -> None:
+        if self._helpers.pop(self._pid, None) is not None:  # It is still at it, and would be for ever.
+            os.kill(self._pid, signal.SIGKILL)
+        logger.error("The supervisor is not upgraded, and goes on as it is: %s.", reason)
+
+    def succeed(self) -> None:
+        logger.info("The supervisor is upgraded: exec.")
+        try:
+            become(self._estate(), self._signals, self._environment)
+        except OSError as exc:
+            logger.error("The supervisor cannot be upgraded, and goes on as it is: %s.", exc.strerror)
 
 
 def rehearse(estate: Estate) -> int:
@@ -37,7 +85,7 @@ def perform(fd: int) -> None:
     handover.load(_read(fd), lambda _: socket.socket())
 
 
-def succeed(estate: Estate, signals: Iterable[signal.Signals], environment: Mapping[str, str]) -> None:
+def become(estate: Estate, signals: Iterable[signal.Signals], environment: Mapping[str, str]) -> None:
     """Become the new image; returns only by OSError, and then nothing has changed.
 
     `signals` are blocked until the new image handles them: in between, their default is to kill. `environment` is what
