@@ -64,6 +64,7 @@ async def measure(kind: Kind, options: argparse.Namespace) -> Result:
     with deployment() as directory, serve(kind, directory) as server, distance(server.port, options.rtt) as port:
         async with load(port, options.clients, http2=kind.http2) as tally:
             await asyncio.sleep(options.seconds_between)
+            tally.stalls.clear()  # All clients came at the same moment, which is not what is measured.
             seconds = []
             for version in range(2, options.reloads + 2):
                 deploy(directory, version, startup_seconds=options.slow_start)
