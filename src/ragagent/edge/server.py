@@ -22,6 +22,9 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 
+# anyio loads this at its first task group, while every client of a new worker waits. Here it comes before the fork.
+import anyio._backends._asyncio  # noqa: F401
+
 from ragagent.config import Server as Settings
 from ragagent.edge.connection import Hypercorn
 from ragagent.edge.connections import Connection, Connections

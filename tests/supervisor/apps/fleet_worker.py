@@ -1,7 +1,7 @@
 """A worker for tests: a small Starlette application behind the real edge and the real lifeline.
 
 Its behaviour comes from the file that FLEET_APP names, read when the module is imported: so a test changes the "code"
-of the next release by rewriting that file.
+of the next release by rewriting that file. `at_import` and `at_boot` in it are Python, for faults of every kind.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CODE = json.loads(Path(os.environ["FLEET_APP"]).read_text())
 
 if CODE.get("import_error"):
     raise RuntimeError(CODE["import_error"])
+exec(CODE.get("at_import", ""))
 
 
 async def who(request: Request) -> Response:
@@ -52,7 +53,7 @@ async def say(request: Request) -> Response:
 async def stream(request: Request) -> Response:
     async def events() -> AsyncIterator[str]:
         for number in range(int(request.query_params["count"])):
-            yield f"data: {number}\n\n"
+            yield f"data: {number}{' ' * int(request.query_params.get('padding', '0'))}\n\n"
             await asyncio.sleep(0.1)
         yield "data: [DONE]\n\n"
 
@@ -84,6 +85,7 @@ def prepare(config: Config) -> None:
 def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
     global SLOT
     SLOT = slot
+    exec(CODE.get("at_boot", ""))
     return asyncio.run(serve(config, listeners, lifeline))
 
 
