@@ -68,8 +68,8 @@ async def _slow_start(scene: Scene) -> str:
 
 
 async def _kill_worker(scene: Scene) -> str:
-    before = set(scene.tally.workers)
-    os.kill(min(before), signal.SIGKILL)
+    before = set(scene.server.family())
+    os.kill(next(iter(scene.tally.workers)), signal.SIGKILL)
     begun = time.monotonic()
     while (elapsed := time.monotonic() - begun) < WATCHED_SECONDS and scene.server.exit_code is None:
         # Asked over new connections: those of the load may all stay with the worker that is left.
