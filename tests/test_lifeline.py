@@ -63,12 +63,14 @@ def test_every_word_arrives_as_one_json_line(pair: Pair) -> None:
     lifeline.ready()
     lifeline.serving()
     lifeline.beat({"in_flight": 3})
+    lifeline.finished()
     lifeline.failed("no index")
     assert supervisor.heard() == [
         {"state": "starting", "pid": os.getpid()},
         {"state": "ready"},
         {"state": "serving"},
         {"beat": {"in_flight": 3}},
+        {"state": "finished"},
         {"failed": "no index"},
     ]
 

@@ -3,7 +3,7 @@
 JSON lines, both ways:
 
     child → supervisor   {"state": "starting", "pid": 41}   {"state": "ready"}   {"state": "serving"}
-                         {"state": "stopping"}   {"beat": {stats}}   {"failed": "reason"}
+                         {"state": "stopping"}   {"state": "finished"}   {"beat": {stats}}   {"failed": "reason"}
     supervisor → child   {"order": "serve"}   {"order": "probe"}, with a connection to answer on
 
 End of file means that the supervisor is gone, and so the child goes. SIGTERM means: finish what you hold, then leave.
@@ -69,6 +69,10 @@ class Lifeline:
     def stopping(self) -> None:
         """Say that no new work is taken any more, so that a replacement can start at once."""
         self._say({"state": "stopping"})
+
+    def finished(self) -> None:
+        """Say that nothing is left to answer: what takes time from here on (a collector) holds up nobody else."""
+        self._say({"state": "finished"})
 
     def failed(self, reason: str) -> None:
         """Say why this child cannot go on; it exits next."""

@@ -64,6 +64,7 @@ async def _serve(config: Config, slot: int, listeners: Sequence[socket.socket], 
             lifeline.serving()
             await duty.told_to_leave()
         await server.drain()
+        lifeline.finished()
     return EXIT_OK
 
 

@@ -47,13 +47,21 @@ class Tree:
         lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
         self.config.write_text("\n".join(["[server]", *lines, extra]))
 
-    def install(self, version: str, broken: str = "") -> None:
-        """Put a copy of the whole package where the tree imports it from; `broken` is a module to break."""
+    def install(self, version: str, broken: str = "", edit: tuple[str, str, str] | None = None) -> None:
+        """Put a copy of the whole package where the tree imports it from.
+
+        `broken` is a module to break; `edit` is a module, a text in it, and what to put in its place.
+        """
         home = self.directory / f"package-{version}"
         shutil.copytree(PACKAGE, home / "ragagent", ignore=shutil.ignore_patterns("__pycache__"))
         (home / "ragagent" / "__init__.py").write_text(f'__version__ = "{version}"\n')
         if broken:
             (home / "ragagent" / broken).write_text("this is no Python\n")
+        if edit is not None:
+            module, old, new = edit
+            source = (home / "ragagent" / module).read_text()
+            assert source.count(old) == 1
+            (home / "ragagent" / module).write_text(source.replace(old, new))
         link = self.directory / "next"
         link.symlink_to(home)
         link.rename(self.directory / "package")

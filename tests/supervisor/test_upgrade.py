@@ -113,3 +113,23 @@ def test_no_descriptor_leaks_from_image_to_image(tree: Tree) -> None:
 def descriptors(tree: Tree) -> int:
     assert tree.process is not None
     return len(list(Path(f"/proc/{tree.process.pid}/fd").iterdir()))
+
+
+def test_a_release_that_speaks_otherwise_is_refused_with_the_way_out(tree: Tree) -> None:
+    tree.install("1.0")
+    tree.start()
+    pids = tree.pids()
+    tree.install("2.0", edit=("supervisor/zygote.py", "dataclasses.asdict(facts.facts_of(self._config))", "{}"))
+    reply = tree.reload()
+    assert reply["ok"] is False
+    assert "upgrade the supervisor first (SIGUSR2)" in reply["reason"]
+    assert tree.pids() == pids
+    assert tree.get() is not None
+
+
+def test_a_newer_child_may_say_more_than_the_supervisor_knows(tree: Tree) -> None:
+    tree.install("1.0")
+    tree.start()
+    tree.install("2.0", edit=("lifeline.py", 'self._say({"state": "finished"})', 'self._say({"state": "sings"})'))
+    assert tree.reload()["ok"] is True
+    assert tree.reload()["ok"] is True

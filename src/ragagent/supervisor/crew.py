@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 
-from ragagent.errors import EXIT_CANNOT_START
+from ragagent.errors import EXIT_CANNOT_START, EXIT_CONFIG
 from ragagent.supervisor.chronicle import Chronicle
 from ragagent.supervisor.facts import Facts
 from ragagent.supervisor.fleet import Fleet
@@ -21,6 +21,8 @@ from ragagent.supervisor.member import Member
 from ragagent.supervisor.probe import Probe
 from ragagent.supervisor.process import Child, Helpers, Message, ZygoteProcess, described
 from ragagent.supervisor.release import Failure, Release
+
+_MISFIT = "its code speaks otherwise than this supervisor does: upgrade the supervisor first (SIGUSR2), or restart it"
 
 logger = logging.getLogger("ragagent.supervisor")
 
@@ -156,8 +158,17 @@ class Crew:
 
     def _enter(self, member: Member, child: Child, word: str, now: float) -> None:
         before, since = member.state, member.since
-        move = {"ready": self._fleet.ready, "serving": self._fleet.serving, "stopping": self._fleet.leaving}[word]
-        if move(member, now):
+        fleet = self._fleet
+        moves = {
+            "ready": fleet.ready,
+            "serving": fleet.serving,
+            "stopping": fleet.leaving,
+            "finished": fleet.finished,
+        }
+        move = moves.get(word)
+        if move is None:  # A newer release may say more than this supervisor knows.
+            logger.debug("%s says '%s', which means nothing here.", member, word)
+        elif move(member, now):
             self._chronicle.entered(member, child.pid, now)
             logger.info("%s (pid %s): %s → %s after %.2f s.", member, child.pid, before, member.state, now - since)
 
@@ -184,8 +195,13 @@ class Crew:
         if "failed" in message:
             self._lost(release, Failure(message["failed"], message["code"]))
         else:
+            try:
+                facts = Facts.from_plain(message["loaded"])
+            except (KeyError, TypeError, ValueError):
+                self._lost(release, Failure(_MISFIT, EXIT_CONFIG))
+                return
             logger.info("Release %d is loaded.", release.number)
-            self._fleet.loaded(release, Facts.from_plain(message["loaded"]), time.monotonic())
+            self._fleet.loaded(release, facts, time.monotonic())
             if release.changes and not release.finished:
                 changes = ", ".join(f"{key} ({reload})" for key, reload in sorted(release.changes.items()))
                 logger.info("Release %d changes %s.", release.number, changes)

@@ -79,7 +79,7 @@ def _strays(fleet: Fleet, now: float) -> list[Action]:
     if at_once:
         return [_dismissal(member) for member in at_once]
     workers = [member for member in strays if member.role == "worker"]
-    draining = sum(1 for m in workers if m.state is State.STOPPING and m.told_at is not None)
+    draining = sum(1 for m in workers if m.state is State.STOPPING and m.told_at is not None and not m.finished)
     waiting = [member for member in workers if member.fills]
     return [Drain(member) for member in waiting[: max(DRAINING_AT_ONCE - draining, 0)]]
 

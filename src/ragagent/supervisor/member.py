@@ -72,6 +72,7 @@ class Member:
     told_at: float | None = None  # when it was told to serve
     running_at: float | None = None
     aborted_at: float | None = None
+    finished: bool = False  # it has answered all that it held, and only has to leave
     killed: bool = False
     settled: bool = False  # its end is accounted for: it was ordered, or has been counted as a failure
     reason: str = ""

@@ -108,4 +108,5 @@ async def serve(config: Config, listeners: Sequence[socket.socket], lifeline: Li
                 os._exit(9)
             await duty.told_to_leave()
         await server.drain()
+        lifeline.finished()
     return EXIT_OK
