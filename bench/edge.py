@@ -1,11 +1,10 @@
 """What the edge itself costs: a constant answer through our two lanes and through others' servers, one process each.
 
-    python bench/edge.py [--rounds 7] [--seconds 2] [--connections 32] [--peers DIRECTORY]
+    python bench/edge.py [--rounds 7] [--seconds 2] [--connections 32]
 
 All servers run for the whole time and take turns, so that a noisy machine is noisy for each of them; only the ratios of
-one run mean anything. Others' servers run from an environment of their own, in DIRECTORY (made where it is missing) or
-in one that is thrown away. They run on asyncio, as we do, and without access logs. The server's own processor time
-hears less of the neighbours than its throughput.
+one run mean anything. Others' servers run on asyncio, as we do, and without access logs. The server's own processor
+time hears less of the neighbours than its throughput.
 """
 
 from __future__ import annotations
@@ -21,18 +20,16 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-import venv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import peers
 from constant import BODY, app
 from ragagent.config import Server as Settings
 from ragagent.edge.server import Server
 
-PEERS = ("uvicorn>=0.54,<1", "httptools>=0.9,<0.10", "hypercorn>=0.18,<0.19")
 REQUEST = (
     b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\nAccept-Encoding: gzip, deflate\r\n"
     b"Connection: keep-alive\r\nAuthorization: Bearer none\r\nUser-Agent: bench\r\n\r\n"
@@ -54,7 +51,6 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--seconds", type=float, default=2.0)
     arguments.add_argument("--connections", type=int, default=32)
-    arguments.add_argument("--peers", type=Path)
     arguments.add_argument("--serve", metavar="LANE:PORT", help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.serve:
@@ -62,8 +58,7 @@ def main() -> None:
         asyncio.run(serve(lane, int(port)))
         return
     with contextlib.ExitStack() as stack:
-        directory = options.peers or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ragagent-peers-")))
-        found = contenders(peers(directory))
+        found = contenders(others=peers.install())
         pids = {contender.name: stack.enter_context(running(contender)) for contender in found}
         for _ in range(options.rounds):
             for contender in found:
@@ -74,17 +69,19 @@ def main() -> None:
     report(found, options.connections)
 
 
-def contenders(python: str) -> list[Contender]:
+def contenders(*, others: bool) -> list[Contender]:
+    python = str(peers.PYTHON)
     ours = [sys.executable, str(Path(__file__))]
     ports = [free_port() for _ in range(4)]
     uvicorn = ["-m", "uvicorn", "constant:app", "--loop", "asyncio", "--http", "httptools", "--no-access-log"]
     hypercorn = ["-m", "hypercorn", "constant:app", "--worker-class", "asyncio"]
-    return [
+    found = [
         Contender("ragagent, llhttp", [*ours, "--serve", f"llhttp:{ports[0]}"], ports[0]),
         Contender("ragagent, hypercorn", [*ours, "--serve", f"hypercorn:{ports[1]}"], ports[1]),
         Contender("uvicorn, httptools", [python, *uvicorn, "--port", str(ports[2])], ports[2]),
         Contender("hypercorn", [python, *hypercorn, "--bind", f"127.0.0.1:{ports[3]}"], ports[3]),
     ]
+    return found if others else found[:2]
 
 
 async def serve(lane: str, port: int) -> None:
@@ -98,15 +95,6 @@ async def serve(lane: str, port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
         await over.wait()
         await server.drain()
-
-
-def peers(directory: Path) -> str:
-    """Return a Python that has the others' servers."""
-    python = directory / "bin" / "python"
-    if not python.exists():
-        venv.create(directory, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS], check=True)
-    return str(python)
 
 
 @contextlib.contextmanager

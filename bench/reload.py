@@ -19,7 +19,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from reloading import faults, peers, table
+import peers
+from reloading import faults, table
 from reloading.load import ask, load
 from reloading.releases import deploy, deployment
 from reloading.servers import OURS, PEERS, Kind, Server, distance, is_alive, serve

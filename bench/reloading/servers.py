@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reloading import peers
+import peers
 
 HERE = Path(__file__).parent
 HOST = "127.0.0.1"

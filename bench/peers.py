@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-DIRECTORY = Path(__file__).parents[1] / ".peers"
+DIRECTORY = Path(__file__).parent / ".peers"
 PYTHON = DIRECTORY / "bin" / "python"
-PACKAGES = ("uvicorn", "gunicorn", "granian", "hypercorn", "h2", "starlette")
+PACKAGES = ("uvicorn", "httptools", "gunicorn", "granian", "hypercorn", "h2", "starlette")
 
 
 def install() -> bool:
