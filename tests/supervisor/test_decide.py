@@ -136,7 +136,7 @@ def test_old_workers_drain_one_after_the_other() -> None:
     story.settle_in(drains=False)
     draining = [m for m in story.fleet.members if m.role == "worker" and m.state is State.STOPPING]
     assert len(draining) == 1
-    story.fleet.finished(draining[0], story.now)  # It has answered all, and only tells its collector.
+    story.fleet.finished(draining[0])  # It has answered all, and only tells its collector.
     story.step()
     assert len([m for m in story.fleet.members if m.role == "worker" and m.state is State.STOPPING]) == 2
     story.settle_in()

@@ -57,7 +57,6 @@ def notifier(address: str, manager: Manager) -> Iterator[Notifier]:
         (Notifier.ready, "READY=1"),
         (Notifier.stopping, "STOPPING=1"),
         (Notifier.watchdog, "WATCHDOG=1"),
-        (Notifier.mainpid, f"MAINPID={os.getpid()}"),
         (lambda notifier: notifier.extend_timeout(1.5), "EXTEND_TIMEOUT_USEC=1500000"),
         (lambda notifier: notifier.status("Release 2 serves."), "STATUS=Release 2 serves."),
     ],

@@ -153,18 +153,14 @@ class Crew:
                 member.reason = message["failed"]
             elif message["state"] == "starting":
                 child.born(message["pid"])
+            elif message["state"] == "finished":
+                self._fleet.finished(member)
             else:
                 self._enter(member, child, message["state"], now)
 
     def _enter(self, member: Member, child: Child, word: str, now: float) -> None:
         before, since = member.state, member.since
-        fleet = self._fleet
-        moves = {
-            "ready": fleet.ready,
-            "serving": fleet.serving,
-            "stopping": fleet.leaving,
-            "finished": fleet.finished,
-        }
+        moves = {"ready": self._fleet.ready, "serving": self._fleet.serving, "stopping": self._fleet.leaving}
         move = moves.get(word)
         if move is None:  # A newer release may say more than this supervisor knows.
             logger.debug("%s says '%s', which means nothing here.", member, word)

@@ -152,10 +152,9 @@ class Fleet:
         self.settle(member, now)
         return member.enter(State.STOPPING, now)
 
-    def finished(self, member: Member, now: float) -> bool:
-        """It holds nothing any more, so the next one may finish; False, as this moves it to no other state."""
+    def finished(self, member: Member) -> None:
+        """It holds nothing any more, so the next one may finish. It moves to no other state by that."""
         member.finished = True
-        return False
 
     def exited(self, member: Member, how: str, code: int | None, now: float) -> None:
         member.reason = f"{member.reason} ({how})" if member.reason else how

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from ragagent.supervisor.release import INDEXER, Release, Role, SlotKey
+from ragagent.supervisor.release import Release, Role, SlotKey
 
 Outcome = Literal["ok", "not_ready", "no_answer"]  # of a probe
 
@@ -116,6 +116,3 @@ class Slot:
     @property
     def state(self) -> State:
         return State.FATAL if self.failures >= FATAL_FAILURES else State.BACKOFF
-
-
-__all__ = ["FATAL_FAILURES", "INDEXER", "TRANSITIONS", "Member", "Outcome", "Probing", "Slot", "State", "Wear"]

@@ -63,10 +63,6 @@ class Notifier:
         """Ask that what we are about to do (start, stop) may take `seconds` from now, whatever the unit allows."""
         self._say(f"EXTEND_TIMEOUT_USEC={int(seconds * _MICROSECONDS)}")
 
-    def mainpid(self) -> None:
-        """Say that this process is the service's main one."""
-        self._say(f"MAINPID={os.getpid()}")
-
     def flush(self) -> None:
         """Send what the manager had no room for when it was said."""
         while self._unsent and self._send(self._unsent[0]):
