@@ -69,6 +69,13 @@ class VectorStore:
     overlap_tokens: int
     created_at: int
     seq: int
+    slot: int = 0  # which of SQLite's two tables of vectors holds those of `model`
+    edition: int = 0  # which of its indexes is searched; it changes when one is built beside it and takes its place
+
+    @property
+    def index(self) -> str:
+        """The name of its index, one path segment."""
+        return f"{self.id}-{self.edition}" if self.edition else self.id
 
 
 @dataclass(frozen=True, slots=True)

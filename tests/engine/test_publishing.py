@@ -155,7 +155,10 @@ async def test_a_store_that_cannot_be_published_does_not_hold_up_the_others(worl
     await world.upsert("b", "tower", store="second")
     await world.indexer._ingest()
     with world.database.write() as tx:
-        tx.execute("UPDATE chunks SET vector = zeroblob(8) WHERE store_id = ?", [first.id])
+        tx.execute(
+            "UPDATE vectors_0 SET vector = zeroblob(8) WHERE chunk_id IN (SELECT id FROM chunks WHERE store_id = ?)",
+            [first.id],
+        )
     for _ in range(2):
         with pytest.raises(Invalid, match="vector"):
             await world.publisher.publish()

@@ -149,6 +149,7 @@ class OpenIndex:
     def __init__(self, database: Database, root: Path, store: VectorStore, settings: Settings) -> None:
         self._database = database
         self._store_id = store.id
+        self._slot = store.slot
         self._writer = Writer.open(
             root,
             store.id,
@@ -218,7 +219,7 @@ class OpenIndex:
         base, beyond = self._writer.seq, 0
         while True:
             with self._database.read() as tx:
-                rows = chunks.born(tx, self._store_id, base, target, beyond=beyond, limit=PUBLISH_ROWS)
+                rows = chunks.born(tx, self._store_id, self._slot, base, target, beyond=beyond, limit=PUBLISH_ROWS)
             if not rows:
                 return
             added = [Row(row.id, row.document_id, row.vector, " ".join(text.tokens(row.text))) for row in rows]

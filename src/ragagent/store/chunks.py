@@ -79,20 +79,19 @@ def complete(tx: Transaction, document_id: int, chunks: Sequence[NewChunk]) -> b
     Gone is also what a newer version has overtaken: its chunks must not come to stand beside that one's.
     """
     row = tx.execute(
-        "SELECT store_id, external_id, seq FROM documents WHERE id = ? AND status = 'in_progress' AND dead_seq IS NULL",
+        "SELECT d.store_id, d.external_id, d.seq, s.slot FROM documents d JOIN vector_stores s ON s.id = d.store_id"
+        " WHERE d.id = ? AND d.status = 'in_progress' AND d.dead_seq IS NULL",
         (document_id,),
     ).fetchone()
     if row is None:
         return False
-    store_id, external_id, seq = row
-    tx.executemany(
-        'INSERT INTO chunks (store_id, document_id, ordinal, start, "end", text, vector, seq)'
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            (store_id, document_id, c.ordinal, c.start, c.end, c.text, c.vector.astype("<f4").tobytes(), seq)
-            for c in chunks
-        ),
-    )
+    store_id, external_id, seq, slot = row
+    for c in chunks:
+        added = tx.execute(
+            'INSERT INTO chunks (store_id, document_id, ordinal, start, "end", text, seq) VALUES (?, ?, ?, ?, ?, ?, ?)',
+            (store_id, document_id, c.ordinal, c.start, c.end, c.text, seq),
+        )
+        put_vector(tx, slot, added.lastrowid, c.vector)
     usage = sum(len(chunk.text.encode()) + chunk.vector.nbytes for chunk in chunks)
     tx.execute("UPDATE documents SET status = 'completed', usage_bytes = ? WHERE id = ?", (usage, document_id))
     if external_id is not None:
@@ -110,11 +109,23 @@ def fail(tx: Transaction, document_id: int, code: str, message: str) -> None:
     _finish_job(tx, document_id)
 
 
-def born(tx: Transaction, store_id: str, after: int, up_to: int, *, beyond: int, limit: int) -> list[ChunkRow]:
-    """Return chunks with `after < seq <= up_to` that still live at `up_to`, by id, from id `beyond` on."""
+def put_vector(tx: Transaction, slot: int, chunk_id: int | None, vector: np.ndarray) -> None:
+    tx.execute(
+        f"INSERT INTO vectors_{slot:d} (chunk_id, vector) VALUES (?, ?)", (chunk_id, vector.astype("<f4").tobytes())
+    )
+
+
+def born(
+    tx: Transaction, store_id: str, slot: int, after: int, up_to: int, *, beyond: int, limit: int
+) -> list[ChunkRow]:
+    """Return chunks with `after < seq <= up_to` that still live at `up_to`, by id, from id `beyond` on.
+
+    Their vectors are those of `slot`.
+    """
     rows = tx.execute(
-        "SELECT id, document_id, text, vector FROM chunks WHERE store_id = ? AND seq > ? AND seq <= ? AND id > ?"
-        " AND (dead_seq IS NULL OR dead_seq > ?) ORDER BY id LIMIT ?",
+        f"SELECT id, document_id, text, vector FROM chunks JOIN vectors_{slot:d} ON chunk_id = id"
+        " WHERE store_id = ? AND seq > ? AND seq <= ? AND id > ? AND (dead_seq IS NULL OR dead_seq > ?)"
+        " ORDER BY id LIMIT ?",
         (store_id, after, up_to, beyond, up_to, limit),
     )
     return [ChunkRow(r["id"], r["document_id"], r["text"], np.frombuffer(r["vector"], dtype="<f4")) for r in rows]

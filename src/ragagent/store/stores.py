@@ -147,4 +147,6 @@ def _store(row: sqlite3.Row) -> VectorStore:
         overlap_tokens=row["overlap_tokens"],
         created_at=row["created_at"],
         seq=row["seq"],
+        slot=row["slot"],
+        edition=row["edition"],
     )
