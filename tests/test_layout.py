@@ -27,9 +27,11 @@ MAY_IMPORT = {
     "worker": GROUND | ADAPTERS | {"engine", "api"},
     "indexer": GROUND | ADAPTERS | {"engine"},
     "supervisor": GROUND,
-    "cli": GROUND | {"store", "supervisor"},
+    "cli": GROUND | ADAPTERS | {"engine", "supervisor"},
 }
-# The command line reads the store, speaks to the supervisor's socket, and goes through HTTP for everything else.
+# A command speaks to the supervisor's socket or goes through HTTP. Those that work on the data directory itself,
+# whether a server runs or not, stand here with what they open.
+OF_DATA_DIRECTORY = {"ragagent.cli.keys": {"store"}}
 OF_SUPERVISOR_FOR_CLI = {"ragagent.supervisor.control", "ragagent.supervisor.status"}
 
 HEAVY = (
@@ -156,6 +158,12 @@ def test_cli_knows_only_the_supervisors_socket() -> None:
     for name in (name for name in modules() if part(name) == "cli"):
         of_supervisor = {target for target in imports(name) if part(target) == "supervisor" and ours(target)}
         assert of_supervisor <= OF_SUPERVISOR_FOR_CLI, name
+
+
+def test_few_commands_open_the_data_directory() -> None:
+    for name in (name for name in modules() if part(name) == "cli"):
+        opened = {part(target) for target in imports(name) if ours(target)} & (ADAPTERS | {"engine"})
+        assert opened == OF_DATA_DIRECTORY.get(name, set()), name
 
 
 def test_supervisor_rests_on_the_standard_library_and_the_ground() -> None:
