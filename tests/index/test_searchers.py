@@ -52,10 +52,10 @@ def test_a_publish_keeps_the_generation_mapped_and_a_compaction_replaces_it(bed:
     with searchers.pin(STORE) as one:
         writer.publish(1, rows([1]))
         with searchers.pin(STORE) as two:
-            assert one._generation is two._generation
+            assert one._generations[0] is two._generations[0]
             writer.compact()
             with searchers.pin(STORE) as three:
-                assert three._generation is not two._generation
+                assert three._generations[0] is not two._generations[0]
 
 
 def test_an_index_made_anew_is_not_taken_for_the_old_one_of_the_same_number(bed: Bed) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ragagent.index import delta, files, generation, lexical, manifest
-from ragagent.index.manifest import Manifest
+from ragagent.index.manifest import Manifest, Part, Sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ def create(store: Path, model: str, dimension: int) -> Manifest:
         lexical.create(store / lexical.NAME)
         files.sync(store.parent)
         files.sync(store)
-        return manifest.publish(store, Manifest(store.name, 0, 1, 0, 0, 0, model, dimension, 0.0))
+        first = Manifest(store.name, 0, (Part(1, 0),), 0, 0, Sums(), 0, model, dimension, 0.0)
+        return manifest.publish(store, first)
 
 
 def remove(root: Path, store_id: str) -> None:

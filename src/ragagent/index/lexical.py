@@ -131,8 +131,11 @@ class LexicalWriter:
             self._writer: tantivy.IndexWriter | None = _only_writer(index, path)
             self._writer.garbage_collect_files()  # what a writer left that was killed between writing and committing
 
-    def replace(self, added: Iterable[tuple[int, int, str]], forgotten: Iterable[int]) -> None:
-        """Forget chunks, then hold each of `added` (chunk id, document id, tokens) once, in one durable commit."""
+    def replace(self, added: Iterable[tuple[int, int, str]], forgotten: Iterable[int]) -> int:
+        """Forget chunks, then hold each of `added` (chunk id, document id, tokens) once, in one durable commit.
+
+        Returns the commit's number, which `meta.json` then bears.
+        """
         assert self._writer is not None, "the writer is closed"
         with files.writing("The lexical index"):
             for chunk_id in forgotten:
@@ -141,7 +144,7 @@ class LexicalWriter:
                 # Deleted first: after a crash between this commit and the manifest, the same rows come again.
                 self._writer.delete_documents_by_term("chunk_id", chunk_id)
                 self._writer.add_document(_document(chunk_id, document_id, tokens))
-            self._writer.commit()
+            return int(self._writer.commit())
 
     def close(self) -> None:
         """Let go of the directory once merges under way are done; what was not committed is gone.

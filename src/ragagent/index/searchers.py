@@ -125,7 +125,7 @@ class _Shelf:
                     continue
                 if isinstance(exc, Damaged):
                     raise
-                raise Damaged(f"Store '{self._path.name}' lacks the generation that its manifest names.") from exc
+                raise Damaged(f"Store '{self._path.name}' lacks a generation that its manifest names.") from exc
             if self._searcher is not None:
                 self._searcher.release()
             self._searcher, self._shown = searcher, stamp
