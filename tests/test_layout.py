@@ -64,6 +64,7 @@ UNMIRRORED = {
     "ragagent.index.delta": "the rows under test_writer and test_crash",
     "ragagent.index.dense": "the dense leg under test_searcher",
     "ragagent.index.directory": "the files under test_writer and test_files",
+    "ragagent.index.lexical_files": "the bytes under test_verify",
     "ragagent.index.positions": "the map under test_writer and test_model",
     "ragagent.providers.endpoint": "the connection under test_openai",
     "ragagent.supervisor.actions": "values without behaviour",

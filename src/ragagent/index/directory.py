@@ -8,13 +8,23 @@ from pathlib import Path
 import numpy as np
 
 from ragagent.index import delta, files, generation, lexical, manifest
+from ragagent.index.generation import Kind
 from ragagent.index.manifest import Manifest, Part, Sums
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationStats:
+    number: int
+    rows: int
+    kind: Kind
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class DiskStats:
     seq: int
-    generation: int
+    generation: int  # the newest one's number
+    generations: tuple[GenerationStats, ...]  # oldest first
     rows: int  # alive
     delta_rows: int
     dead_rows: int
@@ -63,9 +73,17 @@ def disk_stats(root: Path, store_id: str) -> DiskStats | None:
     return DiskStats(
         seq=current.seq,
         generation=current.generation,
+        generations=tuple(_generation_stats(store, part, current.dimension) for part in current.parts),
         rows=current.rows,
         delta_rows=current.delta_rows,
         dead_rows=current.dead_rows,
         bytes=files.bytes_under(store),
         published_at=current.published_at,
     )
+
+
+def _generation_stats(store: Path, part: Part, dimension: int) -> GenerationStats:
+    path = generation.generation_path(store, part.number)
+    with files.reading(f"Generation {path.name} of store '{store.name}'"):
+        kind = generation.kind_on_disk(path, part.rows, dimension)
+    return GenerationStats(part.number, part.rows, kind, files.bytes_under(path))

@@ -118,7 +118,7 @@ class Generation(Held):
         Exact where that is no dearer than the graph, and always when the generation has none. `ef_search` 0: as many
         as the graph's size asks for.
         """
-        ef_search = ef_search or graph.ef_search(len(self.rows))
+        ef_search = ef_search or graph.ef_search(len(self.rows), is_int8=self.vectors.is_int8)
         exact.use_one_thread()
         count = min(count, len(self.rows) if selection is None else selection.count)
         if count == 0:
@@ -198,6 +198,14 @@ def write(path: Path, index: Any, rows: Int64) -> None:
 def read_rows(path: Path, rows: int) -> Int64:
     """Return the generation's rows (n, 2), mapped. Raises FileNotFoundError, Damaged."""
     return files.mapped(path / _ROWS, np.int64, 2, rows).T
+
+
+def kind_on_disk(path: Path, rows: int, dimension: int) -> Kind:
+    """Return the kind of the generation in `path` by its files alone. Raises FileNotFoundError, Damaged."""
+    noted = checksums.read(path)
+    if graph.NEIGHBOURS not in noted:
+        return "flat"
+    return "hnsw" if noted[storage.NAME].bytes >= rows * dimension * 4 else "hnsw-int8"
 
 
 def check(store: Path, number: int, *, vectors: bool) -> None:

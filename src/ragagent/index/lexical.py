@@ -10,6 +10,7 @@ does; who reads the chunk's text from SQLite, the truth, takes only what stands 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -163,6 +164,12 @@ def create(path: Path) -> None:
     path.mkdir()
     tantivy.Index(_schema(), path=str(path))
     files.sync(path)
+
+
+def commit(path: Path) -> int:
+    """Return the number of the last commit to the index in `path`. Raises Damaged."""
+    with files.reading(_name(path)):
+        return int(json.loads((path / "meta.json").read_bytes()).get("opstamp", 0))
 
 
 def _schema() -> tantivy.Schema:

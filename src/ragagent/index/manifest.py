@@ -66,9 +66,13 @@ class Manifest:
         return sum(part.rows for part in self.parts)
 
     @property
+    def positions(self) -> int:
+        return self.generation_rows + self.delta_rows
+
+    @property
     def rows(self) -> int:
         """How many rows are alive. A position dies once only, so this is a subtraction."""
-        return self.generation_rows + self.delta_rows - self.dead_rows
+        return self.positions - self.dead_rows
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -26,13 +26,12 @@ from typing import Literal
 import numpy as np
 
 from ragagent.errors import Conflict, Damaged, Invalid
-from ragagent.index import delta, directory, files, generation, lock, manifest, tiers
+from ragagent.index import delta, directory, files, generation, lexical, lock, manifest, tiers
 from ragagent.index.compaction import Compaction
 from ragagent.index.delta import Delta
 from ragagent.index.dense import unit_vectors
 from ragagent.index.files import Float32, Int64
 from ragagent.index.generation import Generation, Vanished
-from ragagent.index.lexical import NAME as LEXICAL
 from ragagent.index.lexical import LexicalWriter
 from ragagent.index.manifest import Manifest, Part, Sums
 from ragagent.index.positions import Positions
@@ -61,7 +60,7 @@ class Writer:
         self._is_int8 = is_int8
         self._build: Compaction | None = None
         self._positions = _positions(store, current)
-        self._lexical = LexicalWriter(store / LEXICAL)
+        self._lexical = LexicalWriter(store / lexical.NAME)
         self._is_closed = False
 
     @classmethod
@@ -91,6 +90,10 @@ class Writer:
             )
         with files.reading(f"The index of store '{store_id}'"):
             delta.cut(store, current)
+        for part in current.parts:
+            generation.check(store, part.number, vectors=False)
+        if lexical.commit(store / lexical.NAME) < current.commit:
+            raise Damaged(f"The lexical index of store '{store_id}' is older than its manifest.")
         writer = cls(store, current, hnsw_rows, max_delta_rows, vectors == "int8")
         with writer._or_close(), files.writing(f"The index of store '{store_id}'"):
             writer._sweep()
@@ -256,7 +259,7 @@ class Writer:
     def _since(self, build: Compaction) -> tuple[Int64, Float32, Int64]:
         """Return what the build missed: rows that came, their vectors, and what is dead by the new positions."""
         current = Delta.open(self._store, self._manifest)
-        is_alive = np.zeros(self._manifest.generation_rows + self._manifest.delta_rows, np.bool_)
+        is_alive = np.zeros(self._manifest.positions, np.bool_)
         is_alive[self._positions.live()] = True
         came = np.flatnonzero(is_alive[self._manifest.generation_rows + build.delta_rows :]) + build.delta_rows
         kept = sum(part.rows for part in build.kept)
