@@ -94,6 +94,15 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """What a store holds, in whatever state, without the versions that a newer one has replaced."""
+
+    documents: int = 0
+    chunks: int = 0
+    usage_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """What was uploaded, without its bytes."""
 

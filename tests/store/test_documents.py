@@ -8,7 +8,7 @@ import pytest
 
 from ragagent.store import chunks, documents, files, jobs, stores
 from ragagent.store.database import Database
-from ragagent.types import Comparison, Page
+from ragagent.types import Page
 from store.conftest import CALLER, column, ingested, new_chunks, new_document, new_file, new_store
 
 
@@ -132,20 +132,3 @@ def test_a_batch_is_its_stores_alone(database: Database) -> None:
         batch = documents.add_batch(tx, new_store(tx).id)
         assert documents.find_batch(tx, batch.store_id, batch.id) == batch
         assert documents.find_batch(tx, new_store(tx).id, batch.id) is None
-
-
-def test_a_filter_finds_documents_of_its_store_in_order(database: Database) -> None:
-    with database.write() as tx:
-        store, other = new_store(tx), new_store(tx)
-        rows = [new_document(tx, store, attributes={"n": n}) for n in (1, 2, 3)]
-        new_document(tx, other, attributes={"n": 3})
-        assert documents.matching(tx, store.id, Comparison("gte", "n", 2)) == [rows[1].id, rows[2].id]
-
-
-def test_attribute_keys_are_those_of_the_store(database: Database) -> None:
-    with database.write() as tx:
-        store, other = new_store(tx), new_store(tx)
-        new_document(tx, store, attributes={"b": 1, "a\\b": 2})
-        new_document(tx, other, attributes={"c": 1})
-        assert documents.attribute_keys(tx, store.id) == ["a\\b", "b"]
-        assert [documents.has_attribute(tx, store.id, key) for key in ("b", "a\\b", "c")] == [True, True, False]

@@ -173,7 +173,7 @@ class Catalog:
         def load(tx: Transaction) -> tuple[Batch, Counts]:
             store = self.find_store(tx, caller, store_id)
             batch = find_batch(tx, store, batch_id)
-            return batch, stores.counts(tx, store.id, self._searchers.seq(store.id), batch.id)
+            return batch, stores.batch_counts(tx, batch.id, self._searchers.seq(store.id))
 
         return await self._database.view(load)
 

@@ -20,12 +20,13 @@ from ragagent.cache import keys
 from ragagent.cache.tiered import TieredCache
 from ragagent.config import Cache as CacheSettings
 from ragagent.config import Retrieval as Settings
+from ragagent.engine.sieve import Sieve
 from ragagent.errors import Invalid
 from ragagent.index.fusion import fuse
 from ragagent.index.searcher import Legs, Searcher
 from ragagent.index.searchers import Searchers
 from ragagent.providers.base import Embedder
-from ragagent.store import chunks, documents, filters
+from ragagent.store import attributes, chunks, filters
 from ragagent.store.database import Database, Transaction
 from ragagent.types import Caller, Evidence, Filter, Hit, VectorStore
 
@@ -82,6 +83,7 @@ class Retriever:
         self._cache = cache
         self._settings = settings
         self._lifetimes = lifetimes
+        self._sieve = Sieve(database, lifetimes.filter_bytes)
 
     def versions(self, stores: Sequence[VectorStore]) -> list[tuple[str, int, int]]:
         """Return what the caches key on: each store's last write, and how much of it a search sees by now.
@@ -172,8 +174,7 @@ class Retriever:
     ) -> Legs:
         allowed = None
         if tree is not None:
-            with self._database.read() as tx:
-                allowed = np.array(documents.matching(tx, store_id, tree), dtype=np.int64)
+            allowed = self._sieve.admitted(store_id, tree)
         return searcher.search(vector, terms, candidates=self._settings.candidates, documents=allowed)
 
     def _fuse(self, query: Query, dense: list[tuple[int, float]], lexical: list[tuple[int, float]]) -> list[Hit]:
@@ -211,9 +212,9 @@ def check_filter(tx: Transaction, store_ids: Sequence[str], tree: Filter) -> Non
     Where there is no attribute at all, as in a store that is still empty, there is none to be meant instead.
     """
     for key in filters.keys(tree):
-        if any(documents.has_attribute(tx, store_id, key) for store_id in store_ids):
+        if any(attributes.has_key(tx, store_id, key) for store_id in store_ids):
             continue
-        known = sorted({name for store_id in store_ids for name in documents.attribute_keys(tx, store_id)})
+        known = sorted({name for store_id in store_ids for name in attributes.keys(tx, store_id, SHOWN_KEYS)})
         if known:
             raise Invalid(
                 f"No document in the vector stores searched has the attribute '{key}'; there are: "

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ragagent.store import files
 from ragagent.store.database import Transaction, next_seq
 from ragagent.store.pages import keyset
-from ragagent.types import Counts, Page, VectorStore
+from ragagent.types import Counts, Page, Totals, VectorStore
 
 
 def add(
@@ -122,14 +122,54 @@ def erase(tx: Transaction, store_id: str, limit: int) -> bool:
     return True
 
 
-def counts(tx: Transaction, store_id: str, visible_seq: int, batch_id: str | None = None) -> Counts:
-    """Count documents by the state that a user sees: completed only once the index shows it."""
-    where, scope = ("batch_id = ?", batch_id) if batch_id else ("store_id = ?", store_id)
+def totals(tx: Transaction, store_id: str) -> Totals:
+    """Return what the store's newest versions amount to, in whatever state: of quotas, not of what a search sees."""
+    row = tx.execute("SELECT * FROM store_totals WHERE store_id = ?", (store_id,)).fetchone()
+    if row is None:  # The store is gone.
+        return Totals()
+    documents = row["in_progress"] + row["completed"] + row["failed"] + row["cancelled"]
+    return Totals(documents, row["chunk_count"], row["usage_bytes"])
+
+
+def counts(tx: Transaction, store_id: str, visible_seq: int) -> Counts:
+    """Count documents by the state that a user sees: completed only once the index shows it.
+
+    From the totals, and the few rows that a user sees otherwise: in a store of 1,000,000 documents 16 us, with 1,000
+    not yet shown 100 us; counting them all takes a second.
+    """
+    row = tx.execute("SELECT * FROM store_totals WHERE store_id = ?", (store_id,)).fetchone()
+    if row is None:
+        return Counts()
+    # INDEXED BY: without statistics SQLite may take any index that begins with the store.
+    (hidden,) = tx.execute(
+        "SELECT count(*) FROM documents INDEXED BY documents_completed"
+        " WHERE store_id = ? AND seq > ? AND status = 'completed' AND dead_seq IS NULL",
+        (store_id, visible_seq),
+    ).fetchone()
+    replaced = _counted(
+        tx, "documents INDEXED BY documents_replaced WHERE store_id = ? AND dead_seq > ?", store_id, visible_seq
+    )
+    return Counts(
+        row["in_progress"] + hidden + replaced.in_progress,
+        row["completed"] - hidden + replaced.completed,
+        row["failed"] + replaced.failed,
+        row["cancelled"] + replaced.cancelled,
+        row["usage_bytes"] + replaced.usage_bytes,
+    )
+
+
+def batch_counts(tx: Transaction, batch_id: str, visible_seq: int) -> Counts:
+    """Count the documents of a batch, as `counts` does those of a store; one by one."""
+    where = "documents WHERE batch_id = ? AND (dead_seq IS NULL OR dead_seq > ?)"
+    return _counted(tx, where, batch_id, visible_seq)
+
+
+def _counted(tx: Transaction, rows: str, scope: str, visible_seq: int) -> Counts:
     row = tx.execute(
         f"""SELECT coalesce(sum(status = 'in_progress' OR (status = 'completed' AND seq > ?)), 0),
                    coalesce(sum(status = 'completed' AND seq <= ?), 0), coalesce(sum(status = 'failed'), 0),
                    coalesce(sum(status = 'cancelled'), 0), coalesce(sum(usage_bytes), 0)
-            FROM documents WHERE {where} AND (dead_seq IS NULL OR dead_seq > ?)""",
+            FROM {rows}""",
         (visible_seq, visible_seq, scope, visible_seq),
     ).fetchone()
     return Counts(*row)
