@@ -10,7 +10,7 @@ from ragagent.engine.catalog import Chunking
 from ragagent.engine.ingest import Attachment, NewDocument, check_text
 from ragagent.errors import Conflict, Invalid, NotFound
 from ragagent.store import chunks, jobs
-from ragagent.types import Caller, Page
+from ragagent.types import Caller, Comparison, Page
 
 pytestmark = pytest.mark.anyio
 
@@ -41,8 +41,44 @@ async def test_the_same_text_again_is_not_stored_again(world: World) -> None:
     assert (again.seq, await queued(world)) == (first.seq, 0)
 
 
-@pytest.mark.parametrize("change", [{"text": "other"}, {"title": "T"}, {"attributes": {"n": 2}}])
-async def test_any_change_of_a_text_is_a_new_version(world: World, change: dict[str, str]) -> None:
+@pytest.mark.parametrize("is_ingested", [True, False])
+async def test_the_same_text_with_other_attributes_is_not_embedded_again(world: World, is_ingested: bool) -> None:
+    store = await world.store()
+    first = await world.upsert("a", "tower", attributes={"n": 1})
+    await world.upsert("b", "tower b", attributes={"n": 2})
+    if is_ingested:
+        await world.settle()
+    again = await world.upsert("a", "tower", attributes={"n": 2})
+    assert [(row.id, row.attributes) for row in again.documents] == [(first.documents[0].id, {"n": 2})]
+    assert again.seq > first.seq
+    assert not await world.ingest.visible(store.id, again.seq, 0)
+    await world.settle()
+    assert await world.ingest.visible(store.id, again.seq, 0)
+    assert sorted(text for batch in world.embedder.batches for text in batch) == ["tower", "tower b"]
+    assert await world.search("tower", filter=Comparison("eq", "n", 2), limit=1) == ["tower"]
+
+
+async def test_attributes_that_come_with_the_same_text_are_seen_before_any_publish(world: World) -> None:
+    await world.store()
+    await world.upsert("a", "tower", attributes={"n": 1})
+    await world.settle()
+    await world.upsert("a", "tower", attributes={"n": True})
+    assert await world.search("tower", filter=Comparison("eq", "n", 1)) == []
+    assert await world.search("tower", filter=Comparison("eq", "n", True)) == ["tower"]
+
+
+async def test_one_call_may_bring_a_text_twice(world: World) -> None:
+    await world.store()
+    new = [NewDocument("a", "tower", attributes={"n": n}) for n in (1, 2)]
+    written = await world.ingest.upsert(CALLER, "docs", new)
+    await world.settle()
+    assert await queued(world) == 0
+    assert [item.attributes for item in (await world.retrieve("tower")).evidence] == [{"n": 2}]
+    assert written.seq == (await world.catalog.store(CALLER, "docs")).seq
+
+
+@pytest.mark.parametrize("change", [{"text": "other"}, {"title": "T"}])
+async def test_another_text_or_title_is_a_new_version(world: World, change: dict[str, str]) -> None:
     await world.store()
     first = await world.upsert("a", "text", attributes={"n": 1})
     new = NewDocument(**{"external_id": "a", "text": "text", "attributes": {"n": 1}, **change})  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import anyio
@@ -95,8 +95,8 @@ class Ingest:
 
         def add(tx: Transaction) -> Written:
             store = self._store(tx, caller, store_id)
-            rows = tuple(_upsert(tx, caller, store, document, traceparent) for document in new)
-            return Written(store, max(row.seq for row in rows), rows)
+            written = [_upsert(tx, caller, store, document, traceparent) for document in new]
+            return Written(store, max(seq for _, seq in written), tuple(row for row, _ in written))
 
         return await self._written(add)
 
@@ -193,15 +193,22 @@ def _attach(
     return tuple(rows.values())
 
 
-def _upsert(tx: Transaction, caller: Caller, store: VectorStore, new: NewDocument, traceparent: str | None) -> Document:
+def _upsert(
+    tx: Transaction, caller: Caller, store: VectorStore, new: NewDocument, traceparent: str | None
+) -> tuple[Document, int]:
+    """Store the text, or only its attributes where the text is there already; return the row and the write's seq."""
     data = new.text.encode()
     for newest in documents.versions(tx, store.id, new.external_id)[:1]:
         file = files.find(tx, caller, newest.file_id)
         same = file is not None and (file.sha256, file.filename) == (hashlib.sha256(data).hexdigest(), new.filename)
-        if same and newest.status != "failed" and dict(newest.attributes) == dict(new.attributes):
-            return newest
+        if same and newest.status != "failed":
+            # By their text: to Python, true equals 1.
+            if repr(sorted(newest.attributes.items())) == repr(sorted(new.attributes.items())):
+                return newest, newest.seq
+            seq = documents.set_attributes(tx, newest, new.attributes)
+            return replace(newest, attributes=new.attributes), seq
     file = files.add(tx, caller, filename=new.filename, purpose="assistants", data=data)
-    return documents.add(
+    row = documents.add(
         tx,
         store_id=store.id,
         file_id=file.id,
@@ -212,6 +219,7 @@ def _upsert(tx: Transaction, caller: Caller, store: VectorStore, new: NewDocumen
         overlap_tokens=store.overlap_tokens,
         traceparent=traceparent,
     )
+    return row, row.seq
 
 
 def check_text(text: str, *, max_chars: int, param: str) -> str:
