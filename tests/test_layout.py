@@ -57,6 +57,8 @@ UNMIRRORED = {
     "ragagent.worker": "wires; tests/scenarios start it whole",
     "ragagent.indexer": "wires; tests/scenarios start it whole",
     "ragagent.engine.parsing.parsed": "values; every parser's test reads them",
+    "ragagent.engine.open_index": "the slices under test_publishing and test_editions",
+    "ragagent.engine.cleaning": "what goes, under test_publishing and test_editions",
     "ragagent.index.held": "the counting under test_searchers and test_generation",
     "ragagent.edge.lanes": "values without behaviour",
     "ragagent.engine.parsing.child": "a process; test_process drives it",

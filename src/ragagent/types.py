@@ -71,6 +71,7 @@ class VectorStore:
     seq: int
     slot: int = 0  # which of SQLite's two tables of vectors holds those of `model`
     edition: int = 0  # which of its indexes is searched; it changes when one is built beside it and takes its place
+    is_indexed: bool = False  # its index has been made once: where it is missing, it was lost
 
     @property
     def index(self) -> str:

@@ -22,7 +22,7 @@ from ragagent.config import Config
 from ragagent.edge.server import Server
 from ragagent.engine.access import Access
 from ragagent.engine.answer import Answerer
-from ragagent.engine.catalog import Catalog, Chunking, EmbeddingSpace
+from ragagent.engine.catalog import Catalog, Chunking
 from ragagent.engine.doorbell import Doorbell
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.retrieve import Retriever
@@ -39,7 +39,7 @@ BEHIND_SECONDS = 60.0  # a job that waits longer says that the indexer does not 
 def prepare(config: Config) -> None:
     """Load, before the fork, what all children share in memory; raises ConfigError for what cannot work."""
     telemetry.check(config.telemetry)
-    registry.preload(config.embedder)
+    registry.preload([config.embedder, *config.embedders.values()])
 
 
 def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
@@ -81,8 +81,8 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
         await stack.enter_async_context(remote)
     cache = TieredCache(ByteLRU(config.cache.local_bytes), remote, config.cache.enabled, on_event=_count_lookup)
     stack.push_async_callback(cache.aclose)
-    embedder = registry.embedder(config.embedder)
-    stack.push_async_callback(embedder.aclose)
+    embedders = registry.embedders(config)
+    stack.push_async_callback(embedders.aclose)
     generator = registry.generator(config.generator)
     stack.push_async_callback(generator.aclose)
     telemetry.gauge(names.DEPENDENCY_UP, lambda: _dependencies(remote))
@@ -92,16 +92,17 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     catalog = Catalog(
         database,
         searchers,
-        EmbeddingSpace(embedder.model, embedder.dimension),
+        embedders,
         Chunking(config.ingest.chunk_tokens, config.ingest.chunk_overlap_tokens),
     )
-    retriever = Retriever(database, searchers, embedder, cache, config.retrieval, config.cache)
+    retriever = Retriever(database, searchers, embedders, cache, config.retrieval, config.cache)
 
     async def checks() -> Mapping[str, Any]:
         return {
             "database": "ok",
             "index": "ok" if config.data.index.is_dir() else "missing",
             "indexer": "ok" if await database.view(jobs.oldest_age) < BEHIND_SECONDS else "behind",
+            "embedders": _embedders_state(await catalog.unserved()),
             "redis": remote.state if remote else "off",
         }
 
@@ -110,7 +111,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
         access=_access(config, database),
         catalog=catalog,
         ingest=Ingest(database, searchers, catalog, doorbell),
-        embedder=embedder,
+        embedders=embedders,
         retriever=retriever,
         answerer=Answerer(retriever, generator, cache, config.retrieval, cache_seconds=config.cache.answer_seconds),
         checks=checks,
@@ -149,6 +150,10 @@ def _count_lookup(tier: str, kind: str, outcome: str) -> None:
 
 def _dependencies(remote: Remote | None) -> list[tuple[dict[str, str], int]]:
     return [({names.DEPENDENCY: "redis"}, int(remote.state == "up"))] if remote else []
+
+
+def _embedders_state(unserved: Sequence[str]) -> str:
+    return f"none for {len(unserved)} stores, '{unserved[0]}' first" if unserved else "ok"
 
 
 def _stats(running: Sequence[Server]) -> Mapping[str, Any]:

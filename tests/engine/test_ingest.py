@@ -51,9 +51,9 @@ async def test_the_same_text_with_other_attributes_is_not_embedded_again(world: 
     again = await world.upsert("a", "tower", attributes={"n": 2})
     assert [(row.id, row.attributes) for row in again.documents] == [(first.documents[0].id, {"n": 2})]
     assert again.seq > first.seq
-    assert not await world.ingest.visible(store.id, again.seq, 0)
+    assert not await world.ingest.visible(store, again.seq, 0)
     await world.settle()
-    assert await world.ingest.visible(store.id, again.seq, 0)
+    assert await world.ingest.visible(store, again.seq, 0)
     assert sorted(text for batch in world.embedder.batches for text in batch) == ["tower", "tower b"]
     assert await world.search("tower", filter=Comparison("eq", "n", 2), limit=1) == ["tower"]
 
@@ -88,8 +88,8 @@ async def test_another_text_or_title_is_a_new_version(world: World, change: dict
 
 async def test_a_text_that_failed_is_tried_again(world: World) -> None:
     await world.store()
-    world.embedder.model = "another"
     first = await world.upsert("a", "text")
+    world.embedder.model = "another"
     await world.settle()
     assert (await world.document(first.documents[0])).status == "failed"
     world.embedder.model = "bag-of-words"
@@ -180,7 +180,7 @@ async def test_removing_nothing_is_already_visible(world: World) -> None:
     await world.settle()
     written, found = await world.ingest.remove(CALLER, "docs", ["nobody"])
     assert found == []
-    assert await world.ingest.visible(store.id, written.seq, 0)
+    assert await world.ingest.visible(store, written.seq, 0)
 
 
 async def test_a_detached_file_stays_a_file(world: World) -> None:
@@ -243,7 +243,7 @@ async def test_attributes_can_be_changed_and_filters_see_it_at_once(world: World
     assert changed.documents[0].attributes == {"lang": "zh"}
     assert (await world.retrieve("tower")).evidence[0].attributes == {"lang": "zh"}
     await world.settle()
-    assert await world.ingest.visible(store.id, changed.seq, 0)
+    assert await world.ingest.visible(store, changed.seq, 0)
 
 
 async def test_a_store_of_another_model_takes_no_documents_but_lets_go_of_them(world: World) -> None:
@@ -259,10 +259,10 @@ async def test_a_store_of_another_model_takes_no_documents_but_lets_go_of_them(w
 async def test_a_write_becomes_visible_to_who_waits_for_it(world: World) -> None:
     store = await world.store()
     written = await world.upsert("a", "text")
-    assert not await world.ingest.visible(store.id, written.seq, 0.02)
+    assert not await world.ingest.visible(store, written.seq, 0.02)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.settle)
-        assert await world.ingest.visible(store.id, written.seq, 30)
+        assert await world.ingest.visible(store, written.seq, 30)
 
 
 @pytest.mark.parametrize(

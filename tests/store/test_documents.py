@@ -20,7 +20,7 @@ def test_a_document_and_its_job_are_one_write(database: Database) -> None:
         assert (row.status, row.visible_status(row.seq), row.external_id) == ("in_progress", "in_progress", "a")
         assert row.attributes == {"n": 1, "s": "中", "b": True, "f": 0.5}
         assert column(tx, "SELECT document_id FROM jobs WHERE seq = ?", [row.seq]) == [row.id]
-        assert [found.seq for found in stores.living(tx)] == [row.seq]
+        assert [found.seq for found in stores.changed(tx, 0)] == [row.seq]
 
 
 def test_a_file_stands_in_a_store_once(database: Database) -> None:
@@ -86,7 +86,7 @@ def test_attributes_are_replaced_whole_and_are_a_write(database: Database) -> No
         found = documents.find(tx, store.id, row.file_id)
         assert found is not None
         assert (found.attributes, found.seq) == ({"b": "2"}, row.seq)
-        assert [store.seq for store in stores.living(tx)] == [seq] == [row.seq + 1]
+        assert [store.seq for store in stores.changed(tx, 0)] == [seq] == [row.seq + 1]
 
 
 def test_a_removed_document_leaves_tombstones_for_its_chunks_alone(database: Database) -> None:

@@ -72,7 +72,7 @@ def test_a_deleted_store_is_hidden_at_once_and_its_queue_is_gone(database: Datab
         seq = stores.mark_deleted(tx, row.id)
         assert seq > row.seq
         assert stores.find(tx, "default", row.id) is None
-        assert (stores.living(tx), stores.deleted(tx)) == ([], [row.id])
+        assert (stores.changed(tx, 0), stores.deleted(tx)) == ([], [row.id])
         assert column(tx, "SELECT count(*) FROM jobs") == [0]
 
 
@@ -84,7 +84,7 @@ def test_a_deleted_store_is_erased_in_steps(database: Database) -> None:
         documents.remove(tx, ingested(tx, doomed, "leaves a tombstone"))
         stores.mark_deleted(tx, doomed.id)
         assert [stores.erase(tx, doomed.id, 2), stores.erase(tx, doomed.id, 2)] == [False, True]
-        assert [row.id for row in stores.living(tx)] == [other.id]
+        assert [row.id for row in stores.changed(tx, 0)] == [other.id]
         for table in ("documents", "chunks", "tombstones"):
             assert column(tx, f"SELECT DISTINCT store_id FROM {table}") in ([other.id], [])
 

@@ -14,7 +14,7 @@ from ragagent.engine.answer import Answerer
 from ragagent.engine.catalog import Catalog
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.retrieve import Retriever
-from ragagent.providers.base import Embedder
+from ragagent.providers.embedders import Embedders
 from ragagent.types import Caller
 
 
@@ -24,7 +24,7 @@ class Services:
     access: Access
     catalog: Catalog
     ingest: Ingest
-    embedder: Embedder
+    embedders: Embedders
     retriever: Retriever
     answerer: Answerer
     checks: Callable[[], Awaitable[Mapping[str, Any]]]  # name -> state; what /readyz reports

@@ -99,7 +99,7 @@ async def search(request: Request) -> JSONResponse:
     app, who = services(request), caller(request)
     store = await app.catalog.store(who, request.path_params["store_id"])
     app.catalog.check_space(store)
-    await freshness(request, app, [store])
+    (store,) = await freshness(request, app, [store])
     texts = [asked.query] if isinstance(asked.query, str) else asked.query
     best: dict[int, Evidence] = {}
     for text in texts:

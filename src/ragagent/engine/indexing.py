@@ -22,10 +22,11 @@ from ragagent import names, telemetry
 from ragagent.engine.chunk import Piece, chunk
 from ragagent.engine.parsing.parsed import Parsed
 from ragagent.engine.publishing import Publisher
-from ragagent.errors import Invalid, NotFound, RagagentError, Unavailable
+from ragagent.errors import Conflict, Invalid, NotFound, RagagentError, Unavailable
 from ragagent.providers.base import Embedder, Vectors
+from ragagent.providers.embedders import Embedders
 from ragagent.providers.endpoint import Refused
-from ragagent.store import chunks, files, jobs
+from ragagent.store import chunks, files, jobs, stores
 from ragagent.store.chunks import NewChunk
 from ragagent.store.database import Database, Transaction
 from ragagent.store.jobs import JobRow
@@ -62,14 +63,14 @@ class Indexer:
         database: Database,
         publisher: Publisher,
         parser: Parser,
-        embedder: Embedder,
+        embedders: Embedders,
         *,
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._parser = parser
-        self._embedder = embedder
+        self._embedders = embedders
         self._is_leaving = is_leaving
 
     async def step(self) -> bool:
@@ -85,7 +86,9 @@ class Indexer:
         if not taken:
             return False
         try:
-            drafts = await self._embed(await self._drafts(taken))
+            drafts = [
+                draft for one_model in _by_model(await self._drafts(taken)) for draft in await self._embed(one_model)
+            ]
             await self._database.update(lambda tx: self._store(tx, taken, drafts))
         except RagagentError as exc:
             # Not the documents' fault: they stay queued, uncounted, and what is missing gets a pause.
@@ -118,15 +121,11 @@ class Indexer:
             try:
                 if job.attempts > MAX_ATTEMPTS:
                     raise Invalid(f"The indexer died {MAX_ATTEMPTS} times on this document.", code="server_error")
-                if (job.model, job.dimension) != (self._embedder.model, self._embedder.dimension):
-                    raise Invalid(
-                        f"The store holds vectors of '{job.model}' ({job.dimension}), not of '{self._embedder.model}' "
-                        f"({self._embedder.dimension})."
-                    )
+                self._embedders.of(job.model, job.dimension, "The store")
                 pieces = await anyio.to_thread.run_sync(self._cut, job)
                 span.set(names.INGEST_CHUNKS, len(pieces))
                 return Draft(job, tuple(pieces))
-            except (Invalid, NotFound) as exc:  # NotFound: it was deleted since it was taken.
+            except (Conflict, Invalid, NotFound) as exc:  # NotFound: it was deleted since it was taken.
                 span.fail(exc)
                 return Draft(job, error=exc)
 
@@ -142,14 +141,18 @@ class Indexer:
         return pieces
 
     async def _embed(self, drafts: Sequence[Draft]) -> list[Draft]:
-        """Return the drafts with their vectors: of all at once, or one by one when one of them may be to blame."""
+        """Return the drafts, of one model, with their vectors: of all at once, or one by one if one may be to blame."""
+        job = drafts[0].job
+        embedder = self._embedders.find(job.model, job.dimension)
+        if embedder is None:
+            return list(drafts)  # They have failed already, and say why.
         try:
-            vectors = await self._vectors([piece.text for draft in drafts for piece in draft.pieces])
+            vectors = await self._vectors(embedder, [piece.text for draft in drafts for piece in draft.pieces])
         except Refused as exc:
             if len(drafts) > 1:
                 return [one for draft in drafts for one in await self._embed([draft])]
             # Who refuses any text at all is set up wrongly; that is not for the document to answer for.
-            await self._vectors(["text"])
+            await self._vectors(embedder, ["text"])
             return [dataclasses.replace(drafts[0], pieces=(), error=Invalid(exc.message, code="invalid_file"))]
         ends = itertools.accumulate(len(draft.pieces) for draft in drafts)
         return [
@@ -157,13 +160,13 @@ class Indexer:
             for draft, end in zip(drafts, ends, strict=True)
         ]
 
-    async def _vectors(self, texts: Sequence[str]) -> Vectors:
+    async def _vectors(self, embedder: Embedder, texts: Sequence[str]) -> Vectors:
         if not texts:
             return _NO_VECTORS
         with telemetry.span(
-            names.EMBEDDINGS.format(model=self._embedder.model), {names.INGEST_CHUNKS: len(texts)}, kind="client"
+            names.EMBEDDINGS.format(model=embedder.model), {names.INGEST_CHUNKS: len(texts)}, kind="client"
         ):
-            return await self._embedder.embed(texts)
+            return await embedder.embed(texts)
 
     def _store(self, tx: Transaction, taken: Sequence[JobRow], drafts: Sequence[Draft]) -> None:
         jobs.give_back(tx, taken[len(drafts) :])
@@ -172,9 +175,21 @@ class Indexer:
                 chunks.fail(tx, draft.job.document_id, draft.error.code, draft.error.message)
                 telemetry.count(names.INGESTED_DOCUMENTS, attributes={names.INGEST_OUTCOME: "failed"})
                 continue
+            store = stores.get(tx, draft.job.store_id)
+            if store is not None and (store.model, store.dimension) != (draft.job.model, draft.job.dimension):
+                jobs.give_back(tx, [draft.job])  # It was moved to another model since the job was taken.
+                continue
             new = [
                 NewChunk(piece.ordinal, piece.start, piece.end, piece.text, vector)
                 for piece, vector in zip(draft.pieces, draft.vectors, strict=True)
             ]
             if chunks.complete(tx, draft.job.document_id, new):
                 telemetry.count(names.INGESTED_DOCUMENTS, attributes={names.INGEST_OUTCOME: "indexed"})
+
+
+def _by_model(drafts: Sequence[Draft]) -> list[list[Draft]]:
+    """Return the drafts in groups that one embedder serves, each in its order."""
+    groups: dict[tuple[str, int], list[Draft]] = {}
+    for draft in drafts:
+        groups.setdefault((draft.job.model, draft.job.dimension), []).append(draft)
+    return list(groups.values())

@@ -10,16 +10,18 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import anyio
 
 from ragagent import telemetry
+from ragagent.engine import editions
 from ragagent.engine.catalog import Catalog, Chunking, find_batch, find_document, find_file
 from ragagent.engine.doorbell import Doorbell
 from ragagent.errors import Invalid
 from ragagent.index.searchers import Searchers
-from ragagent.store import documents, files
+from ragagent.store import documents, files, stores
 from ragagent.store.database import Database, Transaction
 from ragagent.types import Attributes, Batch, Caller, Document, VectorStore
 
@@ -144,15 +146,20 @@ class Ingest:
     def ring(self) -> None:
         self._doorbell.ring()
 
-    async def visible(self, store_id: str, seq: int, seconds: float) -> bool:
-        """Wait until a search sees everything up to `seq`, at most so long; return whether it does."""
+    async def visible(self, store: VectorStore, seq: int, seconds: float) -> bool:
+        """Wait until a search sees everything up to `seq`, at most so long; return whether it does.
+
+        Whoever waits long looks again which edition is searched: one that was replaced is not brought up any more.
+        """
         deadline = time.monotonic() + seconds
         pause, longest = POLL_SECONDS
-        while self._searchers.seq(store_id) < seq:
+        while editions.seq(self._searchers, store) < seq:
             if time.monotonic() + pause > deadline:
                 return False
             await anyio.sleep(pause)
             pause = min(pause * 1.2, longest)
+            if pause == longest:
+                store = await self._database.view(partial(_newest, store))
         return True
 
     async def _written(self, work: Callable[[Transaction], T]) -> T:
@@ -164,6 +171,10 @@ class Ingest:
         store = self._catalog.find_store(tx, caller, store_id)
         self._catalog.check_space(store)
         return store
+
+
+def _newest(store: VectorStore, tx: Transaction) -> VectorStore:
+    return stores.get(tx, store.id) or store
 
 
 def _attach(

@@ -6,7 +6,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ragagent.store import files
 from ragagent.store.database import Transaction, next_seq
@@ -98,8 +98,50 @@ def deleted(tx: Transaction) -> list[str]:
     return [row[0] for row in tx.execute("SELECT id FROM vector_stores WHERE deleted_at IS NOT NULL")]
 
 
-def living(tx: Transaction) -> list[VectorStore]:
-    return [_store(row) for row in tx.execute("SELECT * FROM vector_stores WHERE deleted_at IS NULL")]
+def changed(tx: Transaction, after: int) -> list[VectorStore]:
+    """Return the living stores that a write has touched since the one of seq `after`."""
+    rows = tx.execute("SELECT * FROM vector_stores WHERE seq > ? AND deleted_at IS NULL ORDER BY seq", (after,))
+    return [_store(row) for row in rows]
+
+
+def get(tx: Transaction, store_id: str) -> VectorStore | None:
+    """Return the living store of that id, whosever it is."""
+    row = tx.execute("SELECT * FROM vector_stores WHERE id = ? AND deleted_at IS NULL", (store_id,)).fetchone()
+    return _store(row) if row else None
+
+
+def with_replaced(tx: Transaction) -> list[VectorStore]:
+    """Return the living stores in which there are replaced versions to erase."""
+    rows = tx.execute(
+        "SELECT * FROM vector_stores WHERE deleted_at IS NULL AND id IN"
+        " (SELECT store_id FROM documents WHERE dead_seq IS NOT NULL)"
+    )
+    return [_store(row) for row in rows]
+
+
+def several(tx: Transaction, store_ids: Collection[str]) -> list[VectorStore]:
+    """Return the living ones among these stores."""
+    marks = ", ".join("?" * len(store_ids))
+    rows = tx.execute(f"SELECT * FROM vector_stores WHERE id IN ({marks}) AND deleted_at IS NULL", tuple(store_ids))
+    return [_store(row) for row in rows]
+
+
+def count(tx: Transaction) -> int:
+    return int(tx.execute("SELECT count(*) FROM vector_stores WHERE deleted_at IS NULL").fetchone()[0])
+
+
+def with_tombstones(tx: Transaction) -> set[str]:
+    return {row[0] for row in tx.execute("SELECT DISTINCT store_id FROM tombstones")}
+
+
+def spaces(tx: Transaction) -> dict[tuple[str, int], list[str]]:
+    """Return which models' vectors there are, (model, dimension), and the names of the stores that hold them."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for row in tx.execute(
+        "SELECT model, dimension, name, id FROM vector_stores WHERE deleted_at IS NULL ORDER BY rowid"
+    ):
+        found.setdefault((row["model"], row["dimension"]), []).append(row["name"] or row["id"])
+    return found
 
 
 def erase(tx: Transaction, store_id: str, limit: int) -> bool:
@@ -189,4 +231,5 @@ def _store(row: sqlite3.Row) -> VectorStore:
         seq=row["seq"],
         slot=row["slot"],
         edition=row["edition"],
+        is_indexed=bool(row["is_indexed"]),
     )
