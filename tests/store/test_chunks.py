@@ -254,3 +254,17 @@ def test_a_purge_takes_the_file_of_a_replaced_text_unless_it_is_used_elsewhere(d
         assert [chunks.purge_replaced(tx, store.id, seq, 10) for seq in (seqs[0] - 1, seqs[1], seqs[1])] == [0, 2, 0]
         assert [files.find(tx, CALLER, file.id) for file in (lone, shared)] == [None, shared]
         assert len(chunks.buried(tx, store.id, seqs[1])) == 2
+
+
+def test_evidence_is_read_by_its_ids_however_large_the_store(database: Database) -> None:
+    statements: list[str] = []
+    with database.write() as tx:
+        store = new_store(tx)
+        row = ingested(tx, store, *"abcdefghij")
+        hits = [Hit(number, 0.5) for number in column(tx, "SELECT id FROM chunks")]
+        tx.set_trace_callback(statements.append)
+        assert len(chunks.evidence(tx, store.id, hits, row.seq)) == 10
+        tx.set_trace_callback(None)
+        (statement,) = (one for one in statements if "FROM chunks c" in one)
+        plan = [step["detail"] for step in tx.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    assert "SEARCH c USING INTEGER PRIMARY KEY (rowid=?)" in plan, plan
