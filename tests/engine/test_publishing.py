@@ -331,6 +331,18 @@ async def test_replaced_versions_are_swept_when_nobody_can_be_reading_them(
     assert len(found.hits) == 3, "the lexical leg has forgotten them as well"
 
 
+async def test_versions_that_no_reader_sees_take_no_place_in_the_words_leg(world: World) -> None:
+    await world.store()
+    await world.upsert("other", "tower")
+    for n in range(5):
+        await world.upsert("hot", f"tower tower tower of round {n}")
+        await world.settle()
+        if n == 2:
+            await world.restart_indexer()
+    found = (await world.retrieve("tower")).found
+    assert sum(hit.lexical is not None for _, hit in found.hits) == 3, "the other, the newest, and the one before it"
+
+
 async def test_an_index_of_another_model_is_a_conflict_that_is_said(world: World) -> None:
     await filled(world)
     with world.database.write() as tx:

@@ -42,6 +42,7 @@ class OpenIndex:
         )
         self._build: tuple[Compaction, asyncio.Future[None]] | None = None
         self._is_behind = edition.state != "searched"
+        self._forgotten = 0  # up to this write, words do not find what was replaced any more
 
     @property
     def manifest(self) -> Manifest:
@@ -71,13 +72,17 @@ class OpenIndex:
             is_searched = self.edition.state == "searched"
             up_to = goal if is_searched else chunks.seq_after(tx, store_id, shown, goal, FILL_ROWS)
             died = chunks.died(tx, store_id, shown, up_to)
+            # What died before the manifest that stands is seen by no reader of it. Left in the lexical leg until it is
+            # erased, the versions of a text that changes often would push everything else out of it.
+            unseen = chunks.died(tx, store_id, self._forgotten, shown)
         self._is_behind = up_to < watermark
         if up_to == shown and not buried:
             return False
         started = time.perf_counter()
         with telemetry.span(names.INDEX_PUBLISH, {names.STORE_ID: store_id}):
             self._append(up_to)
-            self._writer.publish(up_to, dead=[*died, *buried], forget=buried)
+            self._writer.publish(up_to, dead=[*died, *buried], forget=[*buried, *unseen])
+        self._forgotten = shown
         telemetry.record(names.PUBLISH_DURATION, time.perf_counter() - started, {names.PUBLISH_KIND: "delta"})
         return True
 
