@@ -65,6 +65,15 @@ def delta_path(store: Path, generation: int) -> Path:
     return store / f"{generation:06d}.delta"
 
 
+def counted(manifest: Manifest) -> dict[str, int]:
+    """Return how many bytes of each of the delta's files exist, by `manifest`."""
+    return {
+        _VECTORS: manifest.delta_rows * manifest.dimension * 4,
+        _ROWS: manifest.delta_rows * 16,
+        _DEAD: manifest.dead_rows * 8,
+    }
+
+
 def create(store: Path, generation: int, rows: Int64, vectors: Float32, dead: Int64) -> None:
     """Write the delta of a new generation, durably, before any manifest names it."""
     path = delta_path(store, generation)
@@ -89,6 +98,5 @@ def append(store: Path, manifest: Manifest, rows: Int64, vectors: Float32, dead:
 def cut(store: Path, manifest: Manifest) -> None:
     """Drop what a crash left beyond the manifest's counts. Raises Damaged when there is less than they say."""
     path = delta_path(store, manifest.generation)
-    files.truncate(path / _VECTORS, manifest.delta_rows * manifest.dimension * 4)
-    files.truncate(path / _ROWS, manifest.delta_rows * 16)
-    files.truncate(path / _DEAD, manifest.dead_rows * 8)
+    for name, length in counted(manifest).items():
+        files.truncate(path / name, length)

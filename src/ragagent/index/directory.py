@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ragagent.index import delta, files, generation, lexical, manifest
+from ragagent.index.delta import Delta
+from ragagent.index.files import Int64
 from ragagent.index.generation import Kind
 from ragagent.index.manifest import Manifest, Part, Sums
 
@@ -61,6 +63,25 @@ def remove(root: Path, store_id: str) -> None:
         files.remove(store / manifest.NAME)
         files.sync(store)
         files.remove(store)
+
+
+def named_files(store: Path, current: Manifest) -> dict[str, int | None]:
+    """Return what the manifest names, relative to `store`: of each file so many bytes count, None: all of them.
+
+    The lexical index is not among it: that has a manifest of its own. Raises FileNotFoundError when the manifest is
+    out of date.
+    """
+    folders = [generation.generation_path(store, part.number) for part in current.parts]
+    immutable = {f"{folder.name}/{entry.name}": None for folder in folders for entry in folder.iterdir()}
+    tail = delta.delta_path(store, current.generation).name
+    return {**immutable, **{f"{tail}/{name}": length for name, length in delta.counted(current).items()}}
+
+
+def chunk_ids(store: Path, current: Manifest) -> Int64:
+    """Return the chunks in the files that the manifest names, dead ones included, ascending. Raises Damaged."""
+    with files.reading(f"The index of store '{store.name}'"):
+        rows = [generation.read_rows(generation.generation_path(store, p.number), p.rows) for p in current.parts]
+        return np.unique(np.concatenate([part[:, 0] for part in (*rows, Delta.open(store, current).rows)]))
 
 
 def disk_stats(root: Path, store_id: str) -> DiskStats | None:

@@ -25,7 +25,10 @@ from ragagent.index.files import Int64
 
 MAX_TERMS = 256  # of one query; the rarest are kept
 NAME = "lexical"
+COMMIT = "meta.json"  # replaced atomically by each commit: it names the segments
 
+_MANAGED = ".managed.json"
+_SEGMENT = ("fast", "fieldnorm", "idx", "pos", "store", "term")
 _ANALYZER = "tokens"
 _HEAP_BYTES = 15_000_000  # Tantivy's least for one thread; a larger commit spills into another segment
 
@@ -82,6 +85,14 @@ class LexicalView:
             if len(hits) >= candidates or is_all:
                 return hits[:candidates]
         return self._hits(self._within(query, documents), candidates)[0]
+
+    def chunk_ids(self, first: int, last: int) -> Int64:
+        """Return the chunks that stand here and have ids from `first` to `last`, in no promised order."""
+        query = Query.range_query(self._schema, "chunk_id", tantivy.FieldType.Integer, first, last)
+        with files.reading("The lexical index"):
+            found = self._searcher.search(query, max(self._searcher.num_docs, 1), count=False).hits
+            chunks = self._searcher.fast_field_values("chunk_id", [address for _, address in found])
+        return np.array([chunk for chunk in chunks if chunk is not None], np.int64)
 
     def _query(self, terms: Iterable[str]) -> Query:
         return Query.boolean_query(
@@ -157,6 +168,20 @@ class LexicalWriter:
         if writer is not None:
             with suppress(ValueError):  # A merge that failed has changed nothing: the commits stand.
                 writer.wait_merging_threads()
+
+
+def committed(commit: bytes) -> list[str]:
+    """Return the names of the files that `meta.json` commits; once written, they never change.
+
+    With them goes the list by which Tantivy knows, after a merge, what it may delete.
+    """
+    names = [_MANAGED]
+    for segment in json.loads(commit)["segments"]:
+        stem = segment["segment_id"].replace("-", "")
+        names += [f"{stem}.{part}" for part in _SEGMENT]
+        if segment["deletes"]:
+            names.append(f"{stem}.{segment['deletes']['opstamp']}.del")
+    return names
 
 
 def create(path: Path) -> None:
