@@ -31,7 +31,11 @@ MAY_IMPORT = {
 }
 # A command speaks to the supervisor's socket or goes through HTTP. Those that work on the data directory itself,
 # whether a server runs or not, stand here with what they open.
-OF_DATA_DIRECTORY = {"ragagent.cli.keys": {"store"}}
+OF_DATA_DIRECTORY = {
+    "ragagent.cli.keys": {"store"},
+    "ragagent.cli.backup": {"engine"},
+    "ragagent.cli.restore": {"engine"},
+}
 OF_SUPERVISOR_FOR_CLI = {"ragagent.supervisor.control", "ragagent.supervisor.status"}
 
 HEAVY = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 
 import click
@@ -12,18 +13,21 @@ from ragagent import __version__
 # Each command is a file of its name. It is loaded when it is called: some bring the index and its libraries along.
 _OPERATE = ("serve", "status", "top", "logs", "reload", "scale", "recycle", "drain")
 _USE = ("ingest", "search", "ask", "store", "keys", "config")
+_KEEP = ("backup", "restore")
+_ALL = (*_OPERATE, *_USE, *_KEEP)
 
 
 class Toolbox(click.Group):
     """A group that knows its commands by name, and imports one when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted((*_OPERATE, *_USE))
+        return sorted(_ALL)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in (*_OPERATE, *_USE):
+        if cmd_name not in _ALL:
             return None
-        command: click.Command = getattr(importlib.import_module(f"ragagent.cli.{cmd_name}"), cmd_name)
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(importlib.import_module(f"ragagent.cli.{name}"), name)
         return command
 
 
