@@ -35,6 +35,8 @@ OF_DATA_DIRECTORY = {
     "ragagent.cli.keys": {"store"},
     "ragagent.cli.backup": {"engine"},
     "ragagent.cli.restore": {"engine"},
+    "ragagent.cli.export": {"engine"},
+    "ragagent.cli.import_": {"engine"},
 }
 OF_SUPERVISOR_FOR_CLI = {"ragagent.supervisor.control", "ragagent.supervisor.status"}
 
