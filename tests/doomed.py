@@ -22,7 +22,7 @@ from typing import Any
 
 from ragagent import indexer, worker
 from ragagent.config import Config
-from ragagent.engine import publishing
+from ragagent.engine import cleaning
 from ragagent.engine.catalog import Catalog
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.parsing.process import ParserProcess
@@ -123,7 +123,7 @@ def _arm_indexer() -> None:
     _around(files, "remove", _of_remove("pruning"), _of_remove("half pruned"))
     _around(chunks, "purge_replaced", "purging", None)
     files.write_at = _tearing(files.write_at)
-    publishing.GRACE_SECONDS = 0.5  # or no test would live to see what is replaced being erased
+    cleaning.GRACE_SECONDS = 0.5  # or no test would live to see what is replaced being erased
 
 
 Name = str | Callable[[Any], str] | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 AttributeValue = str | float | int | bool
 Attributes = Mapping[str, AttributeValue]
@@ -55,6 +55,13 @@ class Caller:
         return self.stores is None or store_id in self.stores
 
 
+class EmbeddingSpace(NamedTuple):
+    """What makes two vectors comparable."""
+
+    model: str
+    dimension: int
+
+
 @dataclass(frozen=True, slots=True)
 class VectorStore:
     """A vector store: a named collection with an index of its own. `seq` is that of the last write that touched it."""
@@ -72,6 +79,10 @@ class VectorStore:
     slot: int = 0  # which of SQLite's two tables of vectors holds those of `model`
     edition: int = 0  # which of its indexes is searched; it changes when one is built beside it and takes its place
     is_indexed: bool = False  # its index has been made once: where it is missing, it was lost
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        return EmbeddingSpace(self.model, self.dimension)
 
     @property
     def index(self) -> str:

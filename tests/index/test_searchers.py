@@ -55,7 +55,7 @@ def test_what_is_over_is_let_go_of_though_nobody_asks(bed: Bed) -> None:
     writer.publish(2, rows([2]))
     searchers.drop_outdated()
     with searchers.pin(STORE) as two:
-        assert two._generation is one._generation  # Only its delta is newer.
+        assert two._generations == one._generations  # Only its delta is newer.
     writer.compact()
     assert writer.prune() == []
     searchers.drop_outdated()

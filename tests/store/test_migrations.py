@@ -148,7 +148,7 @@ def test_everything_reads_as_it_was_written(migrated: Database) -> None:
 
 def test_vectors_are_the_same_bit_for_bit(migrated: Database) -> None:
     with migrated.read() as tx:
-        found = chunks.born(tx, STORE, 0, 0, 6, beyond=0, limit=10)
+        found = chunks.born(tx, STORE, 0, 0, 6, beyond=(0, 0), limit=10)
         assert {row.id: row.vector.tobytes() for row in found} == {n: vector(n).tobytes() for n in (1, 2, 3)}
         assert column(tx, "SELECT vector FROM vectors_0 WHERE chunk_id = 4") == [vector(4).tobytes()]
 

@@ -91,7 +91,7 @@ def test_a_document_with_chunks_is_finished_at_once(database: Database, other: D
         assert (row.file_id, row.status, row.attributes) == (source.file_id, "completed", {"year": 2024})
         assert (row.created_at, row.seq) == (source.created_at, 2)
         assert files.content(tx, row.file_id) == b"one two"
-        born = chunks.born(tx, target.id, 0, 0, 9, beyond=0, limit=9)
+        born = chunks.born(tx, target.id, 0, 0, 9, beyond=(0, 0), limit=9)
         assert [(one.text, one.vector.tobytes()) for one in born] == [(p.text, p.vector.tobytes()) for p in pieces]
         found = stores.find(tx, "default", target.id)
         assert found is not None

@@ -33,12 +33,11 @@ from ragagent.providers.base import Embedder
 from ragagent.providers.embedders import Embedders
 from ragagent.store import attributes, chunks, filters, stores
 from ragagent.store.database import Database, Transaction
-from ragagent.types import Caller, Evidence, Filter, Hit, VectorStore
+from ragagent.types import Caller, EmbeddingSpace, Evidence, Filter, Hit, VectorStore
 
 SHOWN_KEYS = 20
 
 Tier = Literal["l1", "l2", "miss", "bypass"]
-Space = tuple[str, int]  # model and dimension: what makes two vectors comparable
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,30 +147,30 @@ class Retriever:
         return np.frombuffer(fetched.value, dtype="<f4")
 
     async def _search(self, query: Query, timings: dict[str, float]) -> dict[str, Any]:
-        vectors: dict[Space, np.ndarray] = {}
+        vectors: dict[EmbeddingSpace, np.ndarray] = {}
         with _timed(timings, "embed"):
             for store in query.stores:
-                if _space(store) not in vectors:
-                    embedder = self._embedders.of(*_space(store), f"Vector store '{store.name or store.id}'")
-                    vectors[_space(store)] = await self.embed(query.text, embedder)
+                if store.space not in vectors:
+                    embedder = self._embedders.of(*store.space, f"Vector store '{store.name or store.id}'")
+                    vectors[store.space] = await self.embed(query.text, embedder)
         with _timed(timings, "search"):
             return await anyio.to_thread.run_sync(self._search_stores, query, vectors)
 
-    def _search_stores(self, query: Query, vectors: Mapping[Space, np.ndarray]) -> dict[str, Any]:
+    def _search_stores(self, query: Query, vectors: Mapping[EmbeddingSpace, np.ndarray]) -> dict[str, Any]:
         """Search every store at one moment of it, and fuse the legs of all: raw scores of one model compare."""
         if query.filter is not None:
             with self._database.read() as tx:
                 check_filter(tx, [store.id for store in query.stores], query.filter)
         terms = list(dict.fromkeys(text.tokens(query.text)))
-        dense: dict[Space, list[tuple[int, float]]] = {space: [] for space in vectors}
+        dense: dict[EmbeddingSpace, list[tuple[int, float]]] = {space: [] for space in vectors}
         lexical: list[tuple[int, float]] = []
         owner: dict[int, str] = {}
         with ExitStack() as pins:
             searchers = {store.id: editions.pin(pins, self._database, self._searchers, store) for store in query.stores}
             for store in query.stores:
-                vector = vectors[_space(store)]
+                vector = vectors[store.space]
                 legs = self._search_one(store.id, searchers[store.id], query.filter, vector, terms)
-                dense[_space(store)] += legs.dense
+                dense[store.space] += legs.dense
                 lexical += legs.lexical
                 owner |= dict.fromkeys((chunk_id for chunk_id, _ in (*legs.dense, *legs.lexical)), store.id)
             frequencies = _frequencies(searchers.values(), terms)
@@ -193,7 +192,7 @@ class Retriever:
         return searcher.search(vector, terms, candidates=self._settings.candidates, documents=allowed)
 
     def _fuse(
-        self, query: Query, dense: Mapping[Space, list[tuple[int, float]]], lexical: list[tuple[int, float]]
+        self, query: Query, dense: Mapping[EmbeddingSpace, list[tuple[int, float]]], lexical: list[tuple[int, float]]
     ) -> list[Hit]:
         hits = fuse(
             _comparable(list(dense.values())),
@@ -246,10 +245,6 @@ def check_filter(tx: Transaction, store_ids: Sequence[str], tree: Filter) -> Non
 def models(rows: Sequence[VectorStore]) -> str:
     """Return what the caches key on beside the versions: whose vectors are searched."""
     return ",".join(sorted({f"{store.model}/{store.dimension}" for store in rows}))
-
-
-def _space(store: VectorStore) -> Space:
-    return store.model, store.dimension
 
 
 def _comparable(legs: Sequence[list[tuple[int, float]]]) -> list[tuple[int, float]]:

@@ -45,7 +45,8 @@ def evidence(tx: Transaction, store_id: str, hits: Sequence[Hit], visible_seq: i
         for row in tx.execute(
             f"""SELECT c.id, c.ordinal, c.text, c.start, c."end", d.file_id, d.attributes, f.filename
                 FROM chunks c JOIN documents d ON d.id = c.document_id JOIN files f ON f.id = d.file_id
-                WHERE c.id IN ({marks}) AND +c.store_id = ? AND c.seq <= ? AND (c.dead_seq IS NULL OR c.dead_seq > ?)""",
+                WHERE c.id IN ({marks}) AND +c.store_id = ?
+                AND c.seq <= ? AND (c.dead_seq IS NULL OR c.dead_seq > ?)""",
             (*(hit.chunk_id for hit in hits), store_id, visible_seq, visible_seq),
         )
     }

@@ -98,6 +98,10 @@ def deleted(tx: Transaction) -> list[str]:
     return [row[0] for row in tx.execute("SELECT id FROM vector_stores WHERE deleted_at IS NOT NULL")]
 
 
+def living(tx: Transaction) -> list[VectorStore]:
+    return [_store(row) for row in tx.execute("SELECT * FROM vector_stores WHERE deleted_at IS NULL")]
+
+
 def changed(tx: Transaction, after: int) -> list[VectorStore]:
     """Return the living stores that a write has touched since the one of seq `after`."""
     rows = tx.execute("SELECT * FROM vector_stores WHERE seq > ? AND deleted_at IS NULL ORDER BY seq", (after,))

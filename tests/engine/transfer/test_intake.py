@@ -15,13 +15,13 @@ import pytest
 
 from engine.conftest import CALLER, World
 from ragagent.config import Config, Data
-from ragagent.engine.catalog import EmbeddingSpace
 from ragagent.engine.ingest import NewDocument
 from ragagent.engine.transfer import export as exports
 from ragagent.engine.transfer import intake, lines
 from ragagent.engine.transfer.intake import Intake, Report
 from ragagent.errors import Conflict, Unavailable
 from ragagent.store import jobs
+from ragagent.types import EmbeddingSpace
 
 pytestmark = pytest.mark.anyio
 

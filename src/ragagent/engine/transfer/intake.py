@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragagent.config import Config
-from ragagent.engine.catalog import EmbeddingSpace
 from ragagent.engine.doorbell import Doorbell
 from ragagent.engine.transfer import lines
 from ragagent.engine.transfer.lines import DocumentLine, StoreLine
@@ -21,7 +20,7 @@ from ragagent.errors import Conflict, Invalid, Unavailable
 from ragagent.store import stores, transfer
 from ragagent.store.chunks import NewChunk
 from ragagent.store.database import Database, Transaction
-from ragagent.types import VectorStore
+from ragagent.types import EmbeddingSpace, VectorStore
 
 BATCH_DOCUMENTS = 32
 BATCH_BYTES = 2 * 1024 * 1024  # of texts and vectors; one document may be more
@@ -66,7 +65,7 @@ class Pending:
 
     @property
     def space(self) -> EmbeddingSpace:
-        return EmbeddingSpace(self.target.model, self.target.dimension)
+        return self.target.space
 
 
 class Intake:
@@ -212,7 +211,7 @@ class Intake:
         target = stores.find(tx, pending.target.tenant, pending.target.id)
         if target is None:
             raise Conflict(f"Store '{pending.target.name or pending.target.id}' was deleted meanwhile.")
-        space = EmbeddingSpace(target.model, target.dimension)
+        space = target.space
         # Looked at again: the store may have got another model since.
         pieces = pending.pieces if pending.has_vectors and space == pending.space else None
         if pieces is None and space != self._space:
