@@ -7,15 +7,15 @@ up to S" sees the chunks with `seq <= S < dead_seq`: an update is seen whole, at
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ragagent.store import files
+from ragagent.store import files, filters
 from ragagent.store.database import Transaction
 from ragagent.store.documents import bury
-from ragagent.types import Evidence, Hit
+from ragagent.types import Evidence, Filter, Hit
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,17 @@ def evidence(tx: Transaction, store_id: str, hits: Sequence[Hit], visible_seq: i
         for hit in hits
         if (row := rows.get(hit.chunk_id)) is not None
     ]
+
+
+def passing(tx: Transaction, chunk_ids: Collection[int], tree: Filter) -> set[int]:
+    """Return those of the chunks whose documents the filter lets through."""
+    sql, parameters = filters.clause(tree)
+    marks = ", ".join("?" * len(chunk_ids))
+    rows = tx.execute(
+        f"SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id IN ({marks}) AND ({sql})",
+        (*chunk_ids, *parameters),
+    )
+    return {row[0] for row in rows}
 
 
 def of_document(tx: Transaction, document_id: int) -> list[tuple[int, int, str]]:
