@@ -228,17 +228,18 @@ def test_it_lets_through_what_the_filter_says_now(
     with (
         tempfile.TemporaryDirectory() as directory,
         closing(Database.open(Path(directory) / "x.db")) as database,
+        closing(Database.open(Path(directory) / "x.db")) as another,
         pytest.MonkeyPatch.context() as patched,
     ):
         patched.setattr(module, "TEST_ROWS", test_rows)
-        World(database, trees).live(steps)
+        World(database, another, trees).live(steps)
 
 
 class World:
-    def __init__(self, database: Database, trees: list[Filter]) -> None:
+    def __init__(self, database: Database, another: Database, trees: list[Filter]) -> None:
         self.database = database
         self.trees = trees
-        self.workers = Sieve(database, MIB), Sieve(database, 2 * ENTRY_BYTES)
+        self.workers = Sieve(database, MIB), Sieve(another, 2 * ENTRY_BYTES)
         with database.write() as tx:
             self.stores = [new_store(tx), new_store(tx)]
         self.rows: list[Document] = []

@@ -107,10 +107,7 @@ def complete(tx: Transaction, document_id: int, chunks: Sequence[NewChunk]) -> b
         )
         put_vector(tx, slot, added.lastrowid, c.vector)
     usage = sum(len(chunk.text.encode()) + chunk.vector.nbytes for chunk in chunks)
-    tx.execute(
-        "UPDATE documents SET status = 'completed', usage_bytes = ?, chunk_count = ? WHERE id = ?",
-        (usage, len(chunks), document_id),
-    )
+    tx.execute("UPDATE documents SET status = 'completed', usage_bytes = ? WHERE id = ?", (usage, document_id))
     if external_id is not None:
         _retire_older(tx, store_id, external_id, seq)
     _finish_job(tx, document_id)
