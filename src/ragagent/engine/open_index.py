@@ -39,6 +39,7 @@ class OpenIndex:
             edition.dimension,
             hnsw_rows=settings.hnsw_rows,
             max_delta_rows=settings.max_delta_rows,
+            vectors=settings.vectors,
         )
         self._build: tuple[Compaction, asyncio.Future[None]] | None = None
         self._is_behind = edition.state != "searched"
