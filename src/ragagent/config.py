@@ -192,6 +192,7 @@ class Ingest:
     max_delta_rows: int = _key(4096, minimum=1)
     hnsw_rows: int = _key(10_000, minimum=1)
     vectors: Literal["float32", "int8"] = _key("float32")
+    retain_bytes: int = _key(0, minimum=0)  # 0: nothing is kept of what is superseded
 
 
 @dataclass(frozen=True)
