@@ -6,15 +6,11 @@ One of the three places that wire. Read `_open` for what a worker is made of, an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
-
-import anyio
-import anyio.to_thread
 
 from ragagent import names, telemetry
 from ragagent.api.app import build
@@ -37,7 +33,6 @@ from ragagent.providers import registry
 from ragagent.store import jobs, keys
 from ragagent.store.database import Database
 
-DROP_SECONDS = 1.0
 BEHIND_SECONDS = 60.0  # a job that waits longer says that the indexer does not keep up
 
 
@@ -81,7 +76,6 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     config.data.index.mkdir(exist_ok=True)
     searchers = Searchers(config.data.index, ef_search=config.retrieval.ef_search)
     stack.callback(searchers.close)
-    await stack.enter_async_context(_dropping_outdated(searchers))
     remote = _remote(config, slot)
     if remote is not None:
         await stack.enter_async_context(remote)
@@ -123,22 +117,6 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
         checks=checks,
         started_at=int(time.time()),
     )
-
-
-@contextlib.asynccontextmanager
-async def _dropping_outdated(searchers: Searchers) -> AsyncIterator[None]:
-    """Let go of old generations every second, so that they leave the disk also while nobody searches."""
-
-    async def drop() -> None:
-        while True:
-            await anyio.sleep(DROP_SECONDS)
-            with contextlib.suppress(OSError):  # Who searches is told of it; this looks again.
-                await anyio.to_thread.run_sync(searchers.drop_outdated)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(drop)
-        yield
-        group.cancel_scope.cancel()
 
 
 def _access(config: Config, database: Database) -> Access:

@@ -39,7 +39,7 @@ async def ladder(world: World, count: int = 40) -> str:
 
 
 async def search(world: World, store_id: str, sieve: Sieve, tree: Filter | None, text: str = "tower") -> Legs:
-    vector = await world.retriever.embed(text)
+    vector = await world.retriever.embed(text, world.embedder)
     with world.searchers.pin(store_id) as searcher:
         return Filtered(world.database, sieve, CANDIDATES).search(store_id, searcher, tree, vector, [text])
 

@@ -93,6 +93,11 @@ class Searcher(Held):
             self._view.search(terms, candidates, documents, allowed / max(self.rows, 1)),
         )
 
+    def rows_to_open(self, newest: Manifest) -> int:
+        """Return how many rows the generations have that `newest` names and this searcher does not map."""
+        mapped = {generation.part for generation in self._generations}
+        return sum(part.rows for part in newest.parts if part not in mapped)
+
     def doc_freqs(self, terms: Iterable[str]) -> dict[str, int]:
         """Return in how many chunks each term occurs."""
         return self._view.doc_freqs(terms)
