@@ -7,6 +7,7 @@ again. Vectors are taken over where the store has the model that made them; ever
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -201,11 +202,15 @@ class Intake:
     def _flush(self) -> None:
         """Put the batch in, in one transaction, and have it published."""
         batch, self._batch = self._batch, []
-        if batch:
-            with self._database.write() as tx:
-                for pending in batch:
-                    self._put(tx, pending)
-            self._ring()
+        if not batch:
+            return
+        with self._database.write() as tx:
+            began = time.monotonic()
+            for pending in batch:
+                self._put(tx, pending)
+        self._ring()
+        # SQLite has one writer, and who waits for it looks now and then: leave it to others for as long as it was ours.
+        time.sleep(time.monotonic() - began)
 
     def _put(self, tx: Transaction, pending: Pending) -> None:
         target = stores.find(tx, pending.target.tenant, pending.target.id)
