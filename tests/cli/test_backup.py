@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,3 +42,17 @@ def test_a_backup_that_cannot_be_made_is_an_error_in_one_line(run: Run, data: Pa
     assert result.stderr == "Error: 'b' exists already; a backup replaces nothing.\n"
     assert run("backup", "b", "--data", "nowhere").exit_code == 1
     assert run("backup").exit_code == 2
+
+
+def test_told_to_end_it_leaves_nothing(data: Path, tmp_path: Path) -> None:
+    """SIGTERM, as a timer's limit or a stopped unit sends it, amid the copy."""
+    code = (
+        "import os, signal, sys\n"
+        "from ragagent.cli.main import cli; from ragagent.store import snapshot\n"
+        "snapshot.check = lambda path: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "cli(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", code, "backup", str(tmp_path / "b"), "--data", str(data)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +57,14 @@ def test_what_cannot_be_written_is_told(run: Run, data: Path) -> None:
     result = run("export", "--out", "no/such/place.jsonl", "--data", data)
     assert result.exit_code == 1
     assert result.stderr == "Error: 'no/such/place.jsonl' cannot be written: No such file or directory.\n"
-    full = run("export", "--data", "nowhere")
-    assert full.exit_code == 1
-    assert "There is no database" in full.stderr
+    nowhere = run("export", "--data", "nowhere")
+    assert nowhere.exit_code == 1
+    assert "There is no database" in nowhere.stderr
+
+
+def test_a_full_disk_behind_stdout_is_told(data: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "ragagent.cli.main", "export", "--data", str(data)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "Error: '-' cannot be written: No space left on device." in done.stderr

@@ -137,6 +137,15 @@ async def test_a_damaged_index_is_left_out_and_told(filled: World) -> None:
             assert await other.search("reload") != []
 
 
+async def test_a_file_that_cannot_be_read_is_named(filled: World) -> None:
+    async with filled:
+        (generation,) = (filled.root / "index").glob("*/000001")
+        (generation / "odd").mkdir()  # Reading a directory fails as a bad sector does, after it was opened.
+        with pytest.raises(Unavailable, match=r"'index/vs_\w+/000001/odd' cannot be read: Is a directory"):
+            made(filled)
+        assert left(filled) == []
+
+
 async def test_a_damaged_database_is_found_and_says_what_to_do(filled: World) -> None:
     async with filled:
         pass

@@ -14,6 +14,7 @@ from engine.conftest import World
 from ragagent.config import Data
 from ragagent.engine import archive, backup, restore
 from ragagent.errors import Conflict, Damaged, NotFound
+from ragagent.store import snapshot
 from ragagent.store.database import newest_schema
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +60,7 @@ async def test_a_new_directory_gets_everything_and_nothing_else(whole: Path, tar
     done = restore.restore(whole, target, ignore)
     assert files(target) == WHOLE
     assert done.forgotten == 0
+    assert snapshot.check(target.database).seq > snapshot.LEAP, "no number of the lost time is given out again"
     assert target.path.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in (target.database, target.pepper)} == {0o600}
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from ragagent import config
+from ragagent.engine import backup, restore
 from ragagent.engine.publishing import Publisher
 from ragagent.errors import Conflict, RagagentError
 from ragagent.index.searchers import Searchers
@@ -181,6 +182,18 @@ async def test_the_index_of_before_goes_on_being_right(migrated: Database, tmp_p
         hits = [Hit(legs.dense[0][0], 1.0), Hit(legs.lexical[0][0], 1.0)]
         with migrated.read() as tx:
             assert [item.text for item in chunks.evidence(tx, STORE, hits, searcher.seq)] == [TEXTS[3], TEXTS[2]]
+
+
+def test_a_backup_of_then_is_restored_today(old: Path, tmp_path: Path) -> None:
+    made = backup.create(
+        config.Data(dir=str(tmp_path)), tmp_path / "b.tar.zst", with_index=True, advance=lambda n: None
+    )
+    assert (made.listing.schema < newest_schema(), made.listing.stores) == (True, {STORE: 5})
+    target = config.Data(dir=str(tmp_path / "new"))
+    restore.restore(made.path, target, lambda n: None)
+    with closing(Database.open(target.database)) as opened, opened.read() as tx:
+        assert column(tx, "PRAGMA user_version") == [newest_schema()]
+        assert column(tx, "SELECT text FROM chunks ORDER BY id") == list(TEXTS.values())
 
 
 def test_a_migration_that_fails_leaves_the_old_file_usable(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:

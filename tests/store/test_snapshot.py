@@ -131,3 +131,13 @@ def test_what_an_index_shows_and_the_database_does_not_know_is_buried(
         assert chunks.buried(tx, store_id, 30) == [12, foreign]
         assert chunks.buried(tx, store_id, 29) == []
         assert len(stores.living(tx)) == 2
+
+
+def test_write_numbers_leap_where_there_were_any(database: Database, tmp_path: Path) -> None:
+    database.close()
+    snapshot.leap(database.path)
+    assert snapshot.check(database.path).seq == 0
+    with closing(Database.open(database.path)) as opened, opened.write() as tx:
+        next_seq(tx)
+    snapshot.leap(database.path)
+    assert snapshot.check(database.path).seq == snapshot.LEAP + 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ragagent.cli.data_directory import with_data
+from ragagent.cli.orderly import orderly
 from ragagent.cli.output import Output, reporting, size
 from ragagent.cli.progress import progress
 from ragagent.config import Data
@@ -27,7 +28,7 @@ def backup(target: Path, without_index: bool, out: Output, data: Data) -> None:
 
     Exit code 1: there is no backup, and nothing is left of it. A damaged database is found here.
     """
-    with progress("backup", backups.size(data, with_index=not without_index), quiet=out.as_json) as advance:
+    with orderly(), progress("backup", backups.size(data, with_index=not without_index), quiet=out.as_json) as advance:
         made = backups.create(data, target, with_index=not without_index, advance=advance)
     for store in made.left_out:
         click.echo(f"The index of {store} is damaged and was left out; it is built again after a restore.", err=True)

@@ -6,13 +6,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import click
 
 from ragagent.cli.data_directory import with_data
+from ragagent.cli.orderly import orderly
 from ragagent.cli.output import Output, reporting
 from ragagent.config import Data
 from ragagent.engine.transfer import export as exports
@@ -40,7 +41,7 @@ def export(
     """
     if target == "-" and out.as_json:
         raise click.UsageError("--json needs --out FILE: stdout is the export's own.")
-    with _opened(target) as file:
+    with orderly(), _opened(target) as file:
         counts = exports.export(data, file, names, "none" if no_vectors else vectors)
     if out.as_json:
         out.document({"object": "ragagent.export", "path": target, **counts})
@@ -52,22 +53,28 @@ def export(
 @contextmanager
 def _opened(target: str) -> Iterator[IO[bytes]]:
     """Open what is written to; a file gets its name when all of it is on disk."""
-    if target == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    path = Path(target)
-    temporary = ""
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        if target == "-":
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+            return
+        with _replaced(Path(target)) as file:
+            yield file
+    except BrokenPipeError:
+        raise  # Who reads has seen enough: click's to end quietly.
+    except OSError as exc:
+        raise Unavailable(f"'{target}' cannot be written: {exc.strerror}.") from exc
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
         with open(descriptor, "wb", buffering=_BUFFER) as file:
             yield file
             file.flush()
             os.fsync(descriptor)
         os.rename(temporary, path)
-    except BaseException as exc:
-        with suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(exc, OSError):
-            raise Unavailable(f"'{target}' cannot be written: {exc.strerror}.") from exc
+    except BaseException:
+        os.unlink(temporary)
         raise

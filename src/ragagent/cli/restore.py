@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ragagent.cli.orderly import orderly
 from ragagent.cli.output import Output, moment, reporting, size
 from ragagent.cli.progress import progress
 from ragagent.config import Data
@@ -27,7 +28,7 @@ def restore(archive: Path, directory: str | None, verify: bool, out: Output) -> 
     """
     if verify == (directory is not None):
         raise click.UsageError("Name either --data DIR, to restore there, or --verify.")
-    with progress("verify" if verify else "restore", _bytes(archive), quiet=out.as_json) as advance:
+    with orderly(), progress("verify" if verify else "restore", _bytes(archive), quiet=out.as_json) as advance:
         if directory is None:
             listing = restores.verify(archive, advance)
         else:

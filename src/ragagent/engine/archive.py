@@ -30,7 +30,7 @@ from typing import IO, Any
 
 import zstandard
 
-from ragagent.errors import Conflict, Damaged
+from ragagent.errors import Conflict, Damaged, Unavailable
 
 FORMAT = 1
 DATABASE = "ragagent.db"
@@ -90,14 +90,18 @@ class Writer:
         self.files: dict[str, Entry] = {}
 
     def add(self, name: str, descriptor: int, length: int) -> None:
-        """Add the first `length` bytes of an open file. Raises OSError."""
-        source = _Source(descriptor, length, self._advance)
+        """Add the first `length` bytes of an open file. Raises OSError, and Unavailable when they cannot be read."""
+        source = _Source(name, descriptor, length, self._advance)
         self._put(name, length, source)
         self.files[name] = Entry(length, source.digest.hexdigest())
 
     def add_path(self, name: str, path: Path) -> None:
-        with path.open("rb") as file:
-            self.add(name, file.fileno(), os.fstat(file.fileno()).st_size)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise Unavailable(f"'{name}' cannot be read: {exc.strerror}.") from exc
+        with open(descriptor, "rb"):
+            self.add(name, descriptor, os.fstat(descriptor).st_size)
 
     def finish(self, listing: Listing) -> Listing:
         """Write the listing, with the files that were added, and end the archive."""
@@ -117,15 +121,19 @@ class Writer:
 class _Source:
     """The bytes of an open file, hashed as they are read. By position: nobody else's reading moves it."""
 
-    def __init__(self, descriptor: int, length: int, advance: Advance) -> None:
+    def __init__(self, name: str, descriptor: int, length: int, advance: Advance) -> None:
         self.digest = hashlib.sha256()
+        self._name = name
         self._descriptor = descriptor
         self._length = length
         self._advance = advance
         self._offset = 0
 
     def read(self, size: int) -> bytes:
-        data = os.pread(self._descriptor, min(size, self._length - self._offset), self._offset)
+        try:
+            data = os.pread(self._descriptor, min(size, self._length - self._offset), self._offset)
+        except OSError as exc:
+            raise Unavailable(f"'{self._name}' cannot be read: {exc.strerror}.") from exc
         self._offset += len(data)
         self.digest.update(data)
         self._advance(len(data))

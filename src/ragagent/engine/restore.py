@@ -62,6 +62,7 @@ def restore(path: Path, data: Data, advance: Advance) -> Restored:
     with _readable(path), _place(data) as staging:
         listing, contents = _checked(path, staging.joinpath, advance)
         forgotten = _reconcile(staging, contents)
+        snapshot.leap(staging / archive.DATABASE)
         _put(staging, data)
     return Restored(listing, forgotten)
 

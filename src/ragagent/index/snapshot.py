@@ -42,7 +42,7 @@ class Snapshot:
 def taken(store: Path) -> Iterator[Snapshot | None]:
     """Hold what the store's newest manifest names until the block ends; None: nothing was ever published.
 
-    Raises Damaged when something is missing under a manifest that stands, or is shorter than it counts.
+    Raises Damaged when something is missing under a manifest that stands, or is shorter than it counts; Unavailable.
     """
     with ExitStack() as stack:
         yield _take(store, stack)
@@ -66,6 +66,8 @@ def _take(store: Path, stack: ExitStack) -> Snapshot | None:
                 return None
             if manifest.stamp(store) == seen:
                 raise Damaged(f"The index of store '{store.name}' lacks '{Path(exc.filename).name}'.") from exc
+        except OSError as exc:
+            raise Unavailable(f"The index of store '{store.name}' cannot be read: {exc.strerror}.") from exc
     raise Unavailable(f"The index of store '{store.name}' changes too fast to be copied.", retry_after=1)
 
 

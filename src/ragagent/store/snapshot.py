@@ -20,6 +20,7 @@ from ragagent.store.database import BUSY_SECONDS, newest_schema, translated, ver
 
 _PAGES = 1024  # 4 MiB a step: between two of them a person sees how far it is, and Ctrl-C is heard
 _WINDOW = 100_000  # chunk ids compared at once
+LEAP = 1_000_000_000  # more writes than any server does between two backups
 _FINDINGS = 3  # of what is damaged, to be named
 
 Progress = Callable[[int, int], None]  # so many bytes done, of so many
@@ -110,6 +111,16 @@ def bury_unknown(path: Path, store_id: str, seq: int, shown: Callable[[int, int]
             buried += len(gone)
         connection.execute("COMMIT")
     return buried
+
+
+def leap(path: Path) -> None:
+    """Let the write numbers of a copy go on far behind those that its original may have given out since.
+
+    They stand in the keys of caches that outlive a server: were one given out again, for another write, an answer from
+    before would be taken for one of now. A database that nobody has written to stays at 0.
+    """
+    with translated(), _connected(path, "mode=rw") as connection:
+        connection.execute("UPDATE counters SET value = value + ? WHERE name = 'seq' AND value > 0", (LEAP,))
 
 
 def _damaged(finding: str) -> Damaged:
