@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from index.conftest import STORE, Bed, rows, seen
 from ragagent.errors import Damaged
-from ragagent.index import directory, files, lexical, manifest, snapshot
+from ragagent.index import directory, files, lexical, manifest, snapshot, verify
 from ragagent.index.lexical import Lexical
 from ragagent.index.searchers import Searchers
 from ragagent.index.snapshot import Snapshot
@@ -139,3 +140,27 @@ def test_both_legs_tell_which_chunks_they_hold(bed: Bed) -> None:
     view = Lexical(bed.store / lexical.NAME).view()
     assert sorted(view.chunk_ids(1, 40).tolist()) == [1, 3, 40]
     assert view.chunk_ids(51, 60).tolist() == []
+
+
+def test_the_commit_that_the_manifest_names_is_waited_for(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A publish has committed to Tantivy, and its manifest is a moment away."""
+    writer = bed.writer()
+    writer.publish(1, rows([1]))
+    writer._lexical.replace([(2, 0, "all w2")], [])
+    monkeypatch.setattr(time, "sleep", lambda seconds: writer.publish(2, rows([2])))
+    with snapshot.taken(bed.store) as found:
+        assert found is not None
+        assert (found.manifest.seq, verify.verify(bed.root, STORE)) == (2, [])
+
+
+def test_a_commit_that_no_manifest_ever_names_is_taken_as_it_is(
+    bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer was killed between the two: newer words harm nobody, and the next publish brings them together."""
+    monkeypatch.setattr(snapshot, "_PAUSE_SECONDS", 0)
+    writer = bed.writer()
+    writer.publish(1, rows([1]))
+    writer._lexical.replace([(2, 0, "all w2")], [])
+    with snapshot.taken(bed.store) as found:
+        assert found is not None
+        assert shown(copied(found, tmp_path / "copy")) == (1, {1}, {1, 2})

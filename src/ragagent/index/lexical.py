@@ -170,18 +170,18 @@ class LexicalWriter:
                 writer.wait_merging_threads()
 
 
-def committed(commit: bytes) -> list[str]:
-    """Return the names of the files that `meta.json` commits; once written, they never change.
+def committed(commit: bytes) -> tuple[int, list[str]]:
+    """Return the number of the commit in `meta.json`, and the names of its files; once written, they never change.
 
     With them goes the list by which Tantivy knows, after a merge, what it may delete.
     """
-    names = [_MANAGED]
-    for segment in json.loads(commit)["segments"]:
+    names, meta = [_MANAGED], json.loads(commit)
+    for segment in meta["segments"]:
         stem = segment["segment_id"].replace("-", "")
         names += [f"{stem}.{part}" for part in _SEGMENT]
         if segment["deletes"]:
             names.append(f"{stem}.{segment['deletes']['opstamp']}.del")
-    return names
+    return int(meta["opstamp"]), names
 
 
 def create(path: Path) -> None:

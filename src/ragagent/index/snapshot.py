@@ -5,12 +5,14 @@ what the manifest counts, and Tantivy writes each file once. So everything that 
 nothing has to be locked, or copied again, once that has succeeded. What has gone between the manifest and the opening
 means that there is a newer manifest, and another try.
 
-The lexical files are opened after the manifest: like a reader's, their view may be newer than it and is never older.
+The lexical files are opened after the manifest: like a reader's, their view may be newer than it and is never older. A
+publish commits to Tantivy a moment before it names the commit; another look mostly finds the two that belong together.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from ragagent.index import directory, lexical, manifest
 from ragagent.index.manifest import Manifest
 
 _TRIES = 20
+_PAUSE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,16 @@ def stores(root: Path) -> list[Path]:
 
 
 def _take(store: Path, stack: ExitStack) -> Snapshot | None:
-    for _ in range(_TRIES):
+    for left in reversed(range(_TRIES)):
+        last = left == 0
         seen = manifest.stamp(store)
         try:
             with ExitStack() as opened:
-                snapshot = _opened(store, opened)
-                stack.push(opened.pop_all())
-                return snapshot
+                snapshot, commit = _opened(store, opened)
+                if commit == snapshot.manifest.commit or last:
+                    stack.push(opened.pop_all())
+                    return snapshot
+            time.sleep(_PAUSE_SECONDS)
         except FileNotFoundError as exc:
             if seen is None:
                 return None
@@ -71,7 +77,8 @@ def _take(store: Path, stack: ExitStack) -> Snapshot | None:
     raise Unavailable(f"The index of store '{store.name}' changes too fast to be copied.", retry_after=1)
 
 
-def _opened(store: Path, stack: ExitStack) -> Snapshot | None:
+def _opened(store: Path, stack: ExitStack) -> tuple[Snapshot, int]:
+    """Open everything; return it, and which of Tantivy's commits that is."""
     # By the directory itself and not by its name: an index that is thrown away and made anew is another directory.
     folder = _open(store, stack, os.O_DIRECTORY)
     here = Path(f"/proc/self/fd/{folder}")
@@ -85,11 +92,11 @@ def _opened(store: Path, stack: ExitStack) -> Snapshot | None:
     commit = _part(here, f"{lexical.NAME}/{lexical.COMMIT}", None, stack)
     parts.append(commit)
     try:
-        committed = lexical.committed(_read(commit))
+        number, committed = lexical.committed(_read(commit))
     except (ValueError, KeyError, TypeError) as exc:
         raise Damaged(f"The lexical index of store '{store.name}' has a commit that cannot be read.") from exc
     parts += [_part(here, f"{lexical.NAME}/{name}", None, stack) for name in committed]
-    return Snapshot(current, tuple(parts))
+    return Snapshot(current, tuple(parts)), number
 
 
 def _part(folder: Path, name: str, length: int | None, stack: ExitStack) -> Part:
