@@ -16,6 +16,7 @@ from ragagent.config import Data
 from ragagent.engine import archive, backup, restore
 from ragagent.engine.backup import Backup
 from ragagent.errors import Conflict, Damaged, NotFound, StorageFull, Unavailable
+from ragagent.index import verify
 from ragagent.store import keys, snapshot
 
 pytestmark = pytest.mark.anyio
@@ -63,6 +64,7 @@ async def test_the_restored_directory_answers_the_same(filled: World) -> None:
     done = made(filled)
     async with filled, await restored(done) as other:
         assert await answers(other) == expected, "before its indexer has done anything"
+        assert [verify.verify(other.root / "index", name) for name in done.listing.stores] == [[]]
         await other.settle()
         assert await answers(other) == expected
         with other.database.read() as tx:
