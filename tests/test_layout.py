@@ -37,6 +37,10 @@ OF_DATA_DIRECTORY = {
     "ragagent.cli.restore": {"engine"},
     "ragagent.cli.export": {"engine"},
     "ragagent.cli.import_": {"engine"},
+    "ragagent.cli.index": {"store", "index", "engine"},
+    "ragagent.cli.queries": {"store", "engine", "providers"},
+    "ragagent.cli.edition": {"store", "index", "engine"},
+    "ragagent.cli.database": {"store"},
 }
 OF_SUPERVISOR_FOR_CLI = {"ragagent.supervisor.control", "ragagent.supervisor.status"}
 
@@ -65,6 +69,9 @@ UNMIRRORED = {
     "ragagent.engine.parsing.parsed": "values; every parser's test reads them",
     "ragagent.engine.open_index": "the slices under test_publishing and test_editions",
     "ragagent.engine.cleaning": "what goes, under test_publishing and test_editions",
+    "ragagent.cli.database": "what test_keys and test_index open",
+    "ragagent.cli.queries": "the files that test_index compares by",
+    "ragagent.cli.edition": "what test_index shows and waits for",
     "ragagent.index.held": "the counting under test_searchers and test_generation",
     "ragagent.edge.lanes": "values without behaviour",
     "ragagent.engine.parsing.child": "a process; test_process drives it",

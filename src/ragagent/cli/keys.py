@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from ragagent.cli.data_directory import with_data
+from ragagent.cli.database import opened, store_named
 from ragagent.cli.output import Output, moment, reporting, table
 from ragagent.config import Data
 from ragagent.errors import NotFound, RagagentError
 from ragagent.store import keys as rows
-from ragagent.store import stores
-from ragagent.store.database import Database, Transaction
+from ragagent.store.database import Database
 from ragagent.store.keys import KeyRow
 
 _HEADER = ("ID", "NAME", "TENANT", "STORES", "CREATED", "REVOKED")
@@ -40,7 +40,7 @@ def create(name: str, tenant: str, names: Sequence[str], out: Output, data: Data
     with _created(data) as database:
         pepper = rows.pepper(data.pepper)
         with database.write() as tx:
-            ids = [_store_id(tx, tenant, store) for store in names] or None
+            ids = [store_named(tx, tenant, store).id for store in names] or None
             row, token = rows.add(tx, pepper, tenant=tenant, name=name, stores=ids)
     if out.as_json:
         out.document({**_shown(row), "token": token})
@@ -55,7 +55,7 @@ def create(name: str, tenant: str, names: Sequence[str], out: Output, data: Data
 @with_data
 def ls(out: Output, data: Data) -> None:
     """List the keys, revoked ones included."""
-    with _opened(data) as database, database.read() as tx:
+    with opened(data) as database, database.read() as tx:
         found = rows.listing(tx)
     if out.as_json:
         out.document({"object": "list", "data": [_shown(row) for row in found]})
@@ -71,7 +71,7 @@ def ls(out: Output, data: Data) -> None:
 @with_data
 def revoke(key_id: str, out: Output, data: Data) -> None:
     """Revoke a key by its id; a running server refuses it within a second."""
-    with _opened(data) as database, database.write() as tx:
+    with opened(data) as database, database.write() as tx:
         if not rows.revoke(tx, key_id):
             raise NotFound(f"There is no active key with the id '{key_id}'; 'ragagent keys ls' shows them.")
     if out.as_json:
@@ -87,26 +87,8 @@ def _created(data: Data) -> Iterator[Database]:
         data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise RagagentError(f"Data directory '{data.dir}' cannot be created: {exc.strerror}.") from exc
-    with _opened(data, must_exist=False) as database:
+    with opened(data, must_exist=False) as database:
         yield database
-
-
-@contextmanager
-def _opened(data: Data, *, must_exist: bool = True) -> Iterator[Database]:
-    if must_exist and not data.database.is_file():
-        raise NotFound(f"There is no database in data directory '{data.dir}'; name yours with --data or --config.")
-    database = Database.open(data.database)
-    try:
-        yield database
-    finally:
-        database.close()
-
-
-def _store_id(tx: Transaction, tenant: str, name: str) -> str:
-    found = stores.find(tx, tenant, name)
-    if found is None:
-        raise NotFound(f"Tenant '{tenant}' has no store with the name or id '{name}'.")
-    return found.id
 
 
 def _shown(row: KeyRow) -> dict[str, Any]:

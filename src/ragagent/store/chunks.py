@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 
@@ -173,6 +174,36 @@ def count(tx: Transaction, store_id: str, beyond: int = 0) -> int:
         "SELECT count(*) FROM chunks INDEXED BY chunks_by_store WHERE store_id = ? AND id > ?", (store_id, beyond)
     ).fetchone()
     return int(row[0])
+
+
+def sample(tx: Transaction, store_id: str, count: int, chance: Random) -> list[tuple[int, str]]:
+    """Return id and text of up to `count` living chunks, taken from all over the store."""
+    row = tx.execute("SELECT min(id), max(id) FROM chunks WHERE store_id = ?", (store_id,)).fetchone()
+    found: dict[int, str] = {}
+    for _ in range(count if row[0] is not None else 0):
+        at = tx.execute(
+            "SELECT id, text FROM chunks INDEXED BY chunks_by_store WHERE store_id = ? AND id >= ?"
+            " AND dead_seq IS NULL ORDER BY id LIMIT 1",
+            (store_id, chance.randint(row[0], row[1])),
+        ).fetchone()
+        if at is not None:
+            found[at["id"]] = at["text"]
+    return list(found.items())
+
+
+def vector(tx: Transaction, slot: int, chunk_id: int) -> np.ndarray | None:
+    row = tx.execute(f"SELECT vector FROM vectors_{slot:d} WHERE chunk_id = ?", (chunk_id,)).fetchone()
+    return None if row is None else np.frombuffer(row[0], dtype="<f4")
+
+
+def documents_named(tx: Transaction, chunk_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """Return by what names the document of each chunk is known: its file id, and its external id if it has one."""
+    rows = tx.execute(
+        "SELECT c.id, d.file_id, d.external_id FROM chunks c JOIN documents d ON d.id = c.document_id"
+        f" WHERE c.id IN ({', '.join('?' * len(chunk_ids))})",
+        tuple(chunk_ids),
+    )
+    return {row["id"]: tuple(filter(None, (row["file_id"], row["external_id"]))) for row in rows}
 
 
 def died(tx: Transaction, store_id: str, after: int, up_to: int) -> list[int]:
