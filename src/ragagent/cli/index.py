@@ -29,7 +29,15 @@ from ragagent.types import VectorStore
 
 @click.group()
 def index() -> None:
-    """Look at the stores' indexes; rebuild them; move a store to another embedding model and back."""
+    """Show and rebuild indexes; change a store's model.
+
+    \b
+    ragagent index ls                        what is searched, and what stands beside it
+    ragagent index rebuild STORE             make an index anew
+    ragagent index reembed STORE --model M   make its vectors anew, beside those that are searched
+    ragagent index compare STORE             what either model finds
+    ragagent index cutover STORE             search by the new one; rollback goes back
+    """
 
 
 def _of_store(command: Command) -> Command:
