@@ -70,6 +70,7 @@ UNMIRRORED = {
     "ragagent.engine.open_index": "the slices under test_publishing and test_editions",
     "ragagent.engine.cleaning": "what goes, under test_publishing and test_editions",
     "ragagent.cli.database": "what test_keys and test_index open",
+    "ragagent.engine.checking_child": "a process; test_checking drives it",
     "ragagent.cli.queries": "the files that test_index compares by",
     "ragagent.cli.edition": "what test_index shows and waits for",
     "ragagent.index.held": "the counting under test_searchers and test_generation",

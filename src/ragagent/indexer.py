@@ -20,6 +20,7 @@ from ragagent import names, telemetry
 from ragagent.config import Config
 from ragagent.engine import welcome
 from ragagent.engine.catalog import Chunking
+from ragagent.engine.checking import Checker
 from ragagent.engine.doorbell import Door
 from ragagent.engine.indexing import Indexer
 from ragagent.engine.parsing.process import ParserProcess
@@ -78,9 +79,13 @@ async def _serve(config: Config, slot: int, lifeline: Lifeline) -> int:
         await _welcome(config, database, embedders.default)
         await _tell_unserved(database, embedders)
         async with asyncio.TaskGroup() as tasks:  # If either ends with an error, so does the process.
-            reembedding = tasks.create_task(Reembedder(database, embedders).run())
+            beside = [
+                tasks.create_task(Reembedder(database, embedders).run()),
+                tasks.create_task(Checker(database, config.data.index).run()),
+            ]
             await _work(indexer, door, duty)
-            reembedding.cancel()
+            for task in beside:
+                task.cancel()
     return EXIT_OK
 
 

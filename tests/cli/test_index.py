@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -157,6 +158,24 @@ async def test_a_damaged_index_and_what_is_in_the_way_of_one_are_listed(world: W
     result = await index.result("ls")
     assert "damaged" in result.stdout
     assert f"{store.id}-1 waits: Edition" in result.stdout
+
+
+async def test_damage_is_told_store_by_store(world: World, index: Index) -> None:
+    await world.store("other")
+    await world.settle()
+    assert await index("verify") == {"checked": 2, "damaged": {}}
+    store = await world.catalog.store(CALLER, "docs")
+    path = world.root / "index" / store.id / "000001.delta" / "rows.i64"
+    data = bytearray(path.read_bytes())
+    data[3] ^= 1
+    path.write_bytes(data)
+    result = await index.result("verify")
+    assert result.exit_code == 1
+    assert f"docs ({store.id}): damaged" in result.stdout
+    assert f"other ({(await world.catalog.store(CALLER, 'other')).id}): as it was written" in result.stdout
+    assert (await index.result("verify", "other")).exit_code == 0
+    shutil.rmtree(world.root / "index" / store.id)
+    assert "It is not there." in (await index.result("verify", "docs")).stdout
 
 
 async def test_models_that_are_not_configured_and_stores_that_are_not_there_are_refused(

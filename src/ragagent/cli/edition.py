@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from ragagent.cli.output import Cell, size
 from ragagent.config import Data
 from ragagent.engine.doorbell import Doorbell
 from ragagent.errors import Damaged
-from ragagent.index import directory
+from ragagent.index import directory, manifest
 from ragagent.index.directory import DiskStats
+from ragagent.index.verify import verify
 from ragagent.store import chunks, editions, jobs, stores
 from ragagent.store.database import Database, Transaction
 from ragagent.store.editions import Edition
@@ -96,6 +97,23 @@ def all_of(tx: Transaction, root: Path, store: VectorStore) -> list[Standing]:
     """Return what there is of a store, the searched edition first."""
     rows = [editions.searched(store), *editions.listing(tx, store.id)]
     return [standing(tx, root, store, edition) for edition in rows]
+
+
+def in_use(tx: Transaction, wanted: Sequence[VectorStore]) -> list[tuple[VectorStore, Edition]]:
+    """Return the stores' editions that are searched, or could be."""
+    return [
+        (store, edition)
+        for store in wanted
+        for edition in (editions.searched(store), *editions.listing(tx, store.id))
+        if edition.state == "searched" or edition.is_beside
+    ]
+
+
+def problems_of(root: Path, store: VectorStore, edition: Edition) -> list[str]:
+    """Return what is wrong with the edition's files, a sentence each."""
+    if edition.state == "searched" and store.is_indexed and manifest.stamp(root / edition.index) is None:
+        return ["It is not there."]
+    return verify(root, edition.index)
 
 
 def is_ready(tx: Transaction, root: Path, edition: Edition) -> bool:

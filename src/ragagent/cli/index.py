@@ -14,7 +14,7 @@ import click
 
 from ragagent.cli.data_directory import with_data, with_settings
 from ragagent.cli.database import opened, store_named
-from ragagent.cli.edition import HEADER, all_of, is_ready, ring, standing, wait
+from ragagent.cli.edition import HEADER, all_of, in_use, is_ready, problems_of, ring, standing, wait
 from ragagent.cli.output import Command, Output, flat, reporting, table
 from ragagent.cli.queries import probes_of
 from ragagent.config import Config, Data
@@ -71,6 +71,27 @@ def ls(out: Output, data: Data) -> None:
                 out.line(f"{each.edition.index} waits: {flat(each.edition.trouble)}")
     else:
         out.line("There is no store.")
+
+
+@index.command("verify")
+@click.argument("names", metavar="[STORE]...", nargs=-1)
+@click.option("--tenant", default="default", show_default=True, help="Whose stores they are.")
+@reporting
+@with_data
+def verify_(names: tuple[str, ...], tenant: str, out: Output, data: Data) -> None:
+    """Read every byte of the indexes, of all stores or of these; exit with 1 when one is damaged."""
+    with opened(data) as database, database.read() as tx:
+        wanted = [store_named(tx, tenant, name) for name in names] if names else stores.changed(tx, 0)
+        found = [(store, edition, problems_of(data.index, store, edition)) for store, edition in in_use(tx, wanted)]
+    damaged = [(edition, problems) for _, edition, problems in found if problems]
+    if out.as_json:
+        out.document({"checked": len(found), "damaged": {edition.index: problems for edition, problems in damaged}})
+    for store, edition, problems in () if out.as_json else found:
+        out.line(f"{store.name or store.id} ({edition.index}): {'damaged' if problems else 'as it was written'}")
+        for problem in problems:
+            out.line(f"  {problem}")
+    if damaged:
+        raise click.exceptions.Exit(1)
 
 
 @index.command("rebuild")
