@@ -40,7 +40,7 @@ log = logging.getLogger("ragagent.indexer")
 
 LOCK_SECONDS = 60.0  # longer than any predecessor's grace
 RETRY_SECONDS = 1.0
-SHOWN_STORES = 50
+SHOWN_STORES = 20
 
 
 def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
@@ -133,7 +133,7 @@ def _measure(database: Database, publisher: Publisher) -> None:
 
     def shown() -> list[Manifest]:
         # A label per store: thousands would drown the collector.
-        return [manifest for _, manifest in publisher.manifests[:SHOWN_STORES]]
+        return [manifest for _, manifest in publisher.manifests]
 
     telemetry.gauge(names.INGEST_QUEUE_DEPTH, depth)
     telemetry.gauge(names.INDEX_GENERATION, lambda: [({names.STORE_ID: m.store}, m.generation) for m in shown()])
@@ -154,6 +154,6 @@ def _stats(running: Sequence[Publisher]) -> Mapping[str, Any]:
                 "delta_rows": manifest.delta_rows,
             }
             for publisher in running
-            for name, manifest in publisher.manifests[:SHOWN_STORES]
+            for name, manifest in publisher.manifests
         ],
     }

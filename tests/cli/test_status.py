@@ -104,6 +104,11 @@ def test_a_supervisor_that_tells_less_has_a_status(run: Run, supervisor: FakeSup
     assert any(line.startswith("worker 0") for line in lines)
 
 
+def test_where_not_all_stores_are_shown_it_says_how_many_there_are(run: Run, supervisor: FakeSupervisor) -> None:
+    told = run("status", "--data", supervisor({"status": STATUS | {"store_count": 5000}})).stdout
+    assert told.endswith("5000 stores in all; 'ragagent index ls' lists them.\n")
+
+
 def test_a_server_that_just_starts_has_a_status(run: Run, supervisor: FakeSupervisor) -> None:
     booting = STATUS | {"workers": [], "indexer": {}, "stores": []}
     result = run("status", "--data", supervisor({"status": booting}))

@@ -272,8 +272,24 @@ async def test_no_more_writers_stay_open_than_are_of_use(world: World, monkeypat
     await world.upsert("more", "text", store="s0")
     await world.settle()
     assert rows(world, opened[0]) == 2
-    assert len(world.publisher.manifests) == 2
-    assert world.publisher.store_count == 5
+    assert len(world.publisher.manifests) == 5
+
+
+async def test_a_step_looks_at_the_stores_that_changed_and_keeps_few_in_memory(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "KNOWN_STORES", 3)
+    for n in range(6):
+        await filled(world, 1, f"s{n}")
+    await world.restart_indexer()
+    await world.settle()
+    assert world.publisher._open == {}, "nothing is behind, so nothing is opened"
+    assert (len(world.publisher.manifests), world.publisher.store_count) == (3, 6)
+    assert world.publisher._due() == []
+    await world.upsert("more", "text", store="s4")
+    await world.settle()
+    assert len(world.publisher._open) == 1
+    assert "s4" in [name for name, _ in world.publisher.manifests]
 
 
 async def test_a_deleted_store_is_erased_in_slices_and_its_files_go_last(

@@ -43,6 +43,8 @@ def _lines(reply: Mapping[str, Any], now: float) -> Iterator[str]:
     if reply["stores"]:
         yield ""
         yield table(fleet.STORE, [fleet.store(entry) for entry in reply["stores"]])
+    if reply.get("store_count", 0) > len(reply["stores"]):
+        yield f"{reply['store_count']} stores in all; 'ragagent index ls' lists them."
 
 
 def _supervisor(reply: Mapping[str, Any], now: float) -> Iterator[str]:

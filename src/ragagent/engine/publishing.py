@@ -33,6 +33,7 @@ from ragagent.types import VectorStore
 log = logging.getLogger("ragagent.indexer")
 
 OPEN_WRITERS = 16  # each keeps a handful of idle threads
+KNOWN_STORES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class Publisher:
         self._settings = settings
         self._cleaner = Cleaner(database, root)
         self._open: OrderedDict[str, OpenIndex] = OrderedDict()  # by index; the one used longest ago first
-        self._names: dict[str, str] = {}  # of the stores that are open
+        self._known: dict[str, Manifest] = {}  # what stores show, of a few: as they were read, or as they are open
+        self._names: dict[str, str] = {}  # of those stores
         self._seen: int | None = None  # the seq of the last write that was looked at; None: nothing was yet
         self._rows: dict[str, list[Edition]] = {}  # what stood in `editions` then, by store
         self._spent: set[str] = set()  # indexes that are open, and that no row has any more
@@ -62,12 +64,10 @@ class Publisher:
 
     @property
     def manifests(self) -> list[tuple[str, Manifest]]:
-        """The name and what is shown of each store that is open, for status and metrics."""
-        return [
-            (self._names.get(index.edition.store_id, ""), index.manifest)
-            for index in self._open.values()
-            if index.edition.state == "searched"
-        ]
+        """The name and what is shown of the stores that changed last, for status and metrics."""
+        for index in list(self._open.values()):
+            self._note(index.edition, index.manifest)
+        return [(self._names.get(store_id, ""), shown) for store_id, shown in list(self._known.items())]
 
     async def publish(self) -> bool:
         """Bring every store up to what has been ingested; return whether there was anything to do."""
@@ -105,6 +105,7 @@ class Publisher:
                 await self._close(name)
         for store_id in deleted:
             self._pending.discard(store_id)
+            self._known.pop(store_id, None)  # After the last hold on it was closed.
             await self._cleaner.erase(store_id)
         return bool(deleted)
 
@@ -124,10 +125,11 @@ class Publisher:
             due, later = self._sifted(tx, self._tasks(tx))
             self._pending = {task.store.id for task in (*due, *later)}  # Until it is done: a step may fail half-way.
             self._seen = last_seq(tx)
-            opened = stores.several(tx, {index.edition.store_id for index in self._open.values()})
+            opened = {index.edition.store_id for index in self._open.values()}
+            rows = stores.several(tx, opened | self._known.keys())
             self.store_count = stores.count(tx)
-        self._names = {store.id: store.name for store in opened}
-        alive = {edition.index for store in opened for edition in _live(store, self._rows.get(store.id, ()))}
+        self._names = {store.id: store.name for store in rows}
+        alive = {edition.index for store in rows for edition in _live(store, self._rows.get(store.id, ()))}
         self._spent = self._open.keys() - alive
         return due
 
@@ -170,7 +172,17 @@ class Publisher:
             found = manifest.read(files.store_path(self._root, edition.index))
         except Damaged:
             return -1
+        if found is not None:
+            self._note(edition, found[1])
         return -1 if found is None else found[1].seq
+
+    def _note(self, edition: Edition, shown: Manifest) -> None:
+        if edition.state != "searched":
+            return
+        self._known.pop(edition.store_id, None)  # The last one is the one that changed last.
+        self._known[edition.store_id] = shown
+        if len(self._known) > KNOWN_STORES:
+            del self._known[next(iter(self._known))]
 
     # Doing it
 
@@ -251,6 +263,7 @@ class Publisher:
 
     async def _close(self, name: str) -> None:
         if index := self._open.pop(name, None):
+            self._note(index.edition, index.manifest)
             await index.close()
 
 

@@ -23,6 +23,7 @@ def status(fleet: Fleet, children: Children, now: float) -> dict[str, Any]:
         "workers": _entries(fleet, children, "worker", now),
         "indexer": indexer,
         "stores": indexer["stats"].get("stores", []),
+        "store_count": indexer["stats"].get("store_count", 0),
     }
 
 
