@@ -39,12 +39,20 @@ CREATE TRIGGER attributes_of_new_document AFTER INSERT ON documents WHEN new.att
         WHERE k.store_id = new.store_id AND k.key = a.key;
 END;
 
+-- A row inserted here is deleted there. As DELETE ... WHERE (key_id, kind, value, document_id) IN (SELECT ...) SQLite would
+-- search by the first two columns alone, and take 200 ms where this takes a few us.
+CREATE VIEW attribute_removals AS SELECT * FROM attribute_values;
+CREATE TRIGGER values_removed INSTEAD OF INSERT ON attribute_removals BEGIN
+    DELETE FROM attribute_values
+        WHERE key_id = new.key_id AND kind = new.kind AND value = new.value AND document_id = new.document_id;
+END;
+
 CREATE TRIGGER attributes_of_changed_document AFTER UPDATE OF attributes ON documents BEGIN
     UPDATE documents SET attributed_seq = (SELECT value FROM counters WHERE name = 'seq') WHERE id = new.id;
-    DELETE FROM attribute_values WHERE (key_id, kind, value, document_id) IN (
+    INSERT INTO attribute_removals
         SELECT k.id, CASE a.type WHEN 'text' THEN 2 WHEN 'true' THEN 0 WHEN 'false' THEN 0 ELSE 1 END, a.value, old.id
         FROM json_each(old.attributes) a CROSS JOIN attribute_keys k
-        WHERE k.store_id = old.store_id AND k.key = a.key);
+        WHERE k.store_id = old.store_id AND k.key = a.key;
     INSERT OR IGNORE INTO attribute_keys (store_id, key) SELECT new.store_id, key FROM json_each(new.attributes);
     INSERT INTO attribute_values (key_id, kind, value, document_id)
         SELECT k.id, CASE a.type WHEN 'text' THEN 2 WHEN 'true' THEN 0 WHEN 'false' THEN 0 ELSE 1 END, a.value, new.id
@@ -56,10 +64,10 @@ CREATE TRIGGER attributes_of_changed_document AFTER UPDATE OF attributes ON docu
 END;
 
 CREATE TRIGGER attributes_of_gone_document AFTER DELETE ON documents WHEN old.attributes <> '{}' BEGIN
-    DELETE FROM attribute_values WHERE (key_id, kind, value, document_id) IN (
+    INSERT INTO attribute_removals
         SELECT k.id, CASE a.type WHEN 'text' THEN 2 WHEN 'true' THEN 0 WHEN 'false' THEN 0 ELSE 1 END, a.value, old.id
         FROM json_each(old.attributes) a CROSS JOIN attribute_keys k
-        WHERE k.store_id = old.store_id AND k.key = a.key);
+        WHERE k.store_id = old.store_id AND k.key = a.key;
     DELETE FROM attribute_keys
         WHERE store_id = old.store_id AND key IN (SELECT key FROM json_each(old.attributes))
         AND NOT EXISTS (SELECT 1 FROM attribute_values WHERE key_id = attribute_keys.id);
