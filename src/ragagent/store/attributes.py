@@ -28,7 +28,7 @@ Int64 = npt.NDArray[np.int64]
 # Where a part of an `and` lets so few documents through, the others are tested on these documents alone: 3 us for each,
 # where one look-up takes 250 us for a thousand ids that it finds.
 FEW = 2_000
-# From how many documents on a filter is broad: they take 12 ms to look up, and what is tried before that takes 3.
+# From how many documents on a filter is broad: they take 12 ms to look up, and what is tried before that takes 4.
 BROAD = 50_000
 
 
