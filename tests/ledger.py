@@ -100,6 +100,7 @@ class Ledger:
         found: Contents = {}
         for item in reply.json()["data"]:
             assert item["filename"] not in found, f"twice: {item}, {found[item['filename']]}"
+            assert None not in item["scores"].values(), f"not found by both legs: {item}"
             found[item["filename"]] = (item["content"][0]["text"], item["attributes"])
         return found
 
