@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ragagent.engine.parsing import frames
 from ragagent.engine.parsing.parsed import Unparsable
 from ragagent.engine.parsing.process import ParserProcess
 
@@ -105,6 +107,27 @@ def test_a_crash_fails_its_document_alone(parser: ParserProcess) -> None:
         os.kill(_pid(parser), signal.SIGSEGV)
         with pytest.raises(Unparsable, match=r"made the parser process die \(SIGSEGV\)"):
             slow.result(20.0)
+    assert parser.parse("a.txt", b"next").text == "next"
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_process_that_is_killed_once_costs_no_document(
+    parser: ParserProcess, monkeypatch: pytest.MonkeyPatch, kills: int
+) -> None:
+    real, left = frames.send, [True] * kills
+
+    def killing(*arguments: Any, **named: Any) -> None:
+        if left:
+            left.pop()
+            os.kill(_pid(parser), signal.SIGKILL)
+        real(*arguments, **named)
+
+    monkeypatch.setattr(frames, "send", killing)
+    if kills == 1:
+        assert parser.parse("a.txt", b"text").text == "text"
+        return
+    with pytest.raises(Unparsable, match=r"made the parser process die \(SIGKILL\)"):
+        parser.parse("a.txt", b"text")
     assert parser.parse("a.txt", b"next").text == "next"
 
 

@@ -57,6 +57,16 @@ class ParserProcess:
         self._discard()
 
     def _parse(self, filename: str, data: bytes) -> Parsed:
+        try:
+            return self._ask(filename, data)
+        except _Killed:
+            # By an operator, or by the kernel where memory is short: once, that is not the document's fault.
+            try:
+                return self._ask(filename, data)
+            except _Killed as exc:
+                raise self._crashed(-signal.SIGKILL) from exc
+
+    def _ask(self, filename: str, data: bytes) -> Parsed:
         child = self._ready_child()
         request = {"filename": filename, "max_chars": self._max_chars, "cpu_seconds": math.ceil(self._seconds) + 1}
         deadline = time.monotonic() + self._seconds
@@ -67,7 +77,8 @@ class ParserProcess:
             self._discard()
             raise self._too_slow() from exc
         except (EOFError, OSError, ValueError) as exc:
-            raise self._crashed(self._discard()) from exc
+            status = self._discard()
+            raise _Killed if status == -signal.SIGKILL else self._crashed(status) from exc
         return self._read(reply, body)
 
     def _ready_child(self) -> _Child:
@@ -103,6 +114,10 @@ class ParserProcess:
 
     def _too_large(self) -> Unparsable:
         return Unparsable("server_error", f"This file needed more than {self._memory_bytes // _MIB} MiB to parse.")
+
+
+class _Killed(Exception):
+    """The process died of SIGKILL, which neither its own limits nor a fault of its code send."""
 
 
 class _Child:
