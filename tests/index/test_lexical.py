@@ -126,3 +126,24 @@ def test_a_cut_segment_is_damage(path: Path) -> None:
         segment.write_bytes(segment.read_bytes()[:20])
     with pytest.raises(Damaged):
         Lexical(path)
+
+
+@pytest.mark.parametrize("part", ["term", "fast"])
+def test_a_turned_bit_in_a_segment_raises_nothing_but_damage(path: Path, part: str) -> None:
+    """Tantivy panics on some."""
+    with closing(LexicalWriter(path)) as writer:
+        writer.replace([held(n, f"words of {n}") for n in range(3)], [])
+    (segment,) = path.glob(f"*.{part}")
+    data = segment.read_bytes()
+    damaged = 0
+    for place in range(len(data)):
+        turned = path / "turned"  # Renamed into place: who has the old one mapped keeps it.
+        turned.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
+        turned.rename(segment)
+        try:
+            view = Lexical(path).view()
+            view.search(["word"], 10, None, 1.0)
+            view.doc_freqs(["word"])
+        except Damaged:
+            damaged += 1
+    assert damaged > 10

@@ -141,6 +141,11 @@ def reading(thing: str) -> Iterator[None]:
         raise Damaged(f"{thing} lacks '{Path(exc.filename).name}'.") from exc
     except (OSError, RuntimeError, ValueError) as exc:  # faiss raises RuntimeError, Tantivy ValueError.
         raise _kind(exc, otherwise=Damaged)(f"{thing} cannot be read: {_reason(exc)}.") from exc
+    except BaseException as exc:
+        # Tantivy gives up on bytes that it did not write; its class has no name that could be imported.
+        if type(exc).__name__ != "PanicException":
+            raise
+        raise Damaged(f"{thing} cannot be read: {exc}.") from exc
 
 
 @contextmanager

@@ -63,7 +63,8 @@ class LexicalView:
 
     def doc_freqs(self, terms: Iterable[str]) -> dict[str, int]:
         """Return in how many chunks each term occurs; deleted ones count until their segment is merged."""
-        return {term: self._searcher.doc_freq("tokens", term) for term in terms}
+        with files.reading("The lexical index"):
+            return {term: self._searcher.doc_freq("tokens", term) for term in terms}
 
     def search(
         self, terms: Sequence[str], candidates: int, documents: Int64 | None, share: float
