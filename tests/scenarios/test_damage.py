@@ -21,7 +21,7 @@ import servers
 from ragagent.engine.publishing import OPEN_WRITERS
 from ragagent.index import manifest
 
-SECONDS = 20.0
+SECONDS = 120.0  # dozens of indexes are read, removed and built again, one after the other
 ROWS = {"RAGAGENT_INGEST__MAX_DELTA_ROWS": "5"}
 
 Answers = dict[str, tuple[float, bool]]  # text -> cosine, and whether the words found it as well
