@@ -32,7 +32,12 @@ from ragagent.supervisor import facts, log
 from ragagent.supervisor.prctl import die_with_parent, name_process
 
 # Before the code is imported: these libraries read them once, and their thread pools do not survive a fork.
-_SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+_SINGLE_THREADED = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",  # Where a build has several after all, those that wait must not spin on our cores.
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 _ADOPTION_SECONDS = 5.0
 
 logger = logging.getLogger("ragagent.supervisor.zygote")
