@@ -69,6 +69,7 @@ async def _serve(config: Config, slot: int, lifeline: Lifeline) -> int:
         publisher = Publisher(database, config.data.index, config.ingest)
         stack.push_async_callback(publisher.close)
         indexer = Indexer(database, publisher, parser, embedder, is_leaving=lambda: duty.leaving)
+        stack.push_async_callback(indexer.close)
         running.append(publisher)
         _measure(database, publisher)
         lifeline.serving()
@@ -111,11 +112,16 @@ def _measure(database: Database, publisher: Publisher) -> None:
         with database.read() as tx:
             return jobs.depth(tx)
 
+    def age() -> float:
+        with database.read() as tx:
+            return jobs.oldest_age(tx)
+
     def shown() -> list[Manifest]:
         # A label per store: thousands would drown the collector.
         return [manifest for _, manifest in publisher.manifests[:SHOWN_STORES]]
 
     telemetry.gauge(names.INGEST_QUEUE_DEPTH, depth)
+    telemetry.gauge(names.INGEST_QUEUE_AGE, age)
     telemetry.gauge(names.INDEX_GENERATION, lambda: [({names.STORE_ID: m.store}, m.generation) for m in shown()])
     telemetry.gauge(names.INDEX_DELTA_ROWS, lambda: [({names.STORE_ID: m.store}, m.delta_rows) for m in shown()])
 

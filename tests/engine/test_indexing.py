@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from engine.conftest import CALLER, World
-from ragagent.engine import indexing
+from ragagent.engine import drafting, indexing, settling
 from ragagent.errors import StorageFull, Unavailable, Upstream
 from ragagent.providers.endpoint import Refused
 from ragagent.store import documents, jobs
@@ -19,9 +19,14 @@ from ragagent.types import Document, Page
 pytestmark = pytest.mark.anyio
 
 
+class Killed(BaseException):
+    """As if the process ended here: nothing of ours may catch it."""
+
+
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(indexing, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(settling, "POSTPONE_SECONDS", 0.0)
 
 
 async def states(world: World) -> dict[str, str]:
@@ -130,7 +135,7 @@ async def test_a_document_that_kills_the_indexer_fails_alone(world: World) -> No
         nonlocal deaths
         if filename == "killer.txt":
             deaths += 1
-            raise SystemError("as if killed")
+            raise Killed
 
     world.parser.check = die
     await world.attach("first tower", "first.txt")
@@ -140,9 +145,9 @@ async def test_a_document_that_kills_the_indexer_fails_alone(world: World) -> No
         try:
             await world.settle()
             break
-        except SystemError:
+        except Killed:
             await world.restart_indexer()
-    assert deaths == indexing.MAX_ATTEMPTS
+    assert deaths == drafting.MAX_ATTEMPTS
     assert await failure(world, killer) == ("server_error", "The indexer died 3 times on this document.")
     assert await states(world) == {"first.txt": "completed", "killer.txt": "failed", "last.txt": "completed"}
 

@@ -255,7 +255,7 @@ def test_a_file_that_is_no_database_is_damaged(tmp_path: Path, junk: bytes) -> N
 
 def test_a_corrupt_page_is_damaged(tmp_path: Path) -> None:
     with closing(Database.open(tmp_path / "x.db")) as opened, opened.write() as tx:
-        for n in range(50):
+        for n in range(200):
             new_store(tx, name=f"{n}" * 500)
     data = bytearray((tmp_path / "x.db").read_bytes())
     half = len(data) // 2  # The schema stands before it.

@@ -6,14 +6,15 @@ import time
 
 from ragagent.store import chunks, documents, jobs, stores
 from ragagent.store.database import Database, Transaction
-from ragagent.store.jobs import JobRow
+from ragagent.store.jobs import Holder, JobRow
 from store.conftest import new_chunks, new_document, new_store
 
 MUCH = 1_000_000
+HOLDER = Holder(7, 1000)
 
 
 def taken(tx: Transaction, limit: int = 10, max_bytes: int = MUCH) -> list[int]:
-    return [job.document_id for job in jobs.take(tx, limit, max_bytes)]
+    return [job.document_id for job in jobs.take(tx, HOLDER, limit, max_bytes)]
 
 
 def attempts(tx: Transaction) -> list[int]:
@@ -31,7 +32,7 @@ def test_a_job_says_all_that_its_ingest_needs(database: Database) -> None:
     with database.write() as tx:
         store = new_store(tx)
         attached, text = new_document(tx, store, data=b"12345"), new_document(tx, store, "a")
-        first, second = jobs.take(tx, 2, MUCH)
+        first, second = jobs.take(tx, HOLDER, 2, MUCH)
         assert first == JobRow(
             document_id=attached.id,
             store_id=store.id,
@@ -45,6 +46,9 @@ def test_a_job_says_all_that_its_ingest_needs(database: Database) -> None:
             overlap_tokens=0,
             attempts=1,
             traceparent=None,
+            chunks_done=0,
+            chunks_total=0,
+            staged_for=None,
         )
         assert (second.document_id, second.is_text) == (text.id, True)
 
@@ -54,9 +58,9 @@ def test_an_attempt_is_counted_when_it_begins_and_can_be_given_back(database: Da
         store = new_store(tx)
         new_document(tx, store)
         new_document(tx, store)
-        rows = jobs.take(tx, 2, MUCH)
+        rows = jobs.take(tx, HOLDER, 2, MUCH)
         assert attempts(tx) == [1, 1]
-        jobs.give_back(tx, rows[1:])
+        jobs.give_back(tx, [rows[1].document_id])
         assert attempts(tx) == [1, 0]
 
 

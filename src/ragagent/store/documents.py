@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
-from ragagent.store import filters
+from ragagent.store import filters, jobs
 from ragagent.store.database import Transaction, next_seq
 from ragagent.store.pages import keyset
 from ragagent.store.stores import touch
@@ -48,10 +48,7 @@ def add(
             seq,
         ),
     ).fetchone()
-    tx.execute(
-        "INSERT INTO jobs (id, store_id, document_id, seq, traceparent, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (f"job_{secrets.token_hex(12)}", store_id, row["id"], seq, traceparent, now),
-    )
+    jobs.add(tx, document_id=row["id"], traceparent=traceparent)
     touch(tx, store_id, seq)
     return _document(row)
 
@@ -139,7 +136,8 @@ def cancel(tx: Transaction, batch_id: str) -> int:
     pending = "SELECT id FROM documents WHERE batch_id = ? AND status = 'in_progress'"
     tx.execute(f"DELETE FROM jobs WHERE document_id IN ({pending})", (batch_id,))
     return tx.execute(
-        "UPDATE documents SET status = 'cancelled' WHERE batch_id = ? AND status = 'in_progress'", (batch_id,)
+        "UPDATE documents SET status = 'cancelled', settled_at = ? WHERE batch_id = ? AND status = 'in_progress'",
+        (int(time.time()), batch_id),
     ).rowcount
 
 
