@@ -29,8 +29,8 @@ from ragagent.index import lock
 from ragagent.index.manifest import Manifest
 from ragagent.lifeline import Duty, Lifeline, attend
 from ragagent.providers import registry
-from ragagent.store import jobs
-from ragagent.store.database import Database
+from ragagent.store import backlog, jobs
+from ragagent.store.database import Database, Transaction
 
 log = logging.getLogger("ragagent.indexer")
 
@@ -45,7 +45,8 @@ def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline
 
 async def _serve(config: Config, slot: int, lifeline: Lifeline) -> int:
     running: list[Publisher] = []
-    async with attend(lifeline, lambda: _stats(running)) as duty, AsyncExitStack() as stack:
+    queue: dict[str, Any] = {}
+    async with attend(lifeline, lambda: _stats(running, queue)) as duty, AsyncExitStack() as stack:
         telemetry.init(config.telemetry, role="indexer", slot=slot)
         stack.callback(telemetry.shutdown)
         database = Database.open(config.data.database)
@@ -75,14 +76,15 @@ async def _serve(config: Config, slot: int, lifeline: Lifeline) -> int:
         lifeline.serving()
         space = EmbeddingSpace(embedder.model, embedder.dimension)
         await _welcome(config, database, space)
-        await _work(indexer, door, duty)
+        await _work(indexer, door, duty, database, queue)
     return EXIT_OK
 
 
-async def _work(indexer: Indexer, door: Door, duty: Duty) -> None:
+async def _work(indexer: Indexer, door: Door, duty: Duty, database: Database, queue: dict[str, Any]) -> None:
     while not duty.leaving:
         try:
             worked = await indexer.step()
+            queue.update(await database.view(_queue))
         except RagagentError as exc:
             # A full disk or a busy database passes; what is queued stays queued. A bug ends the process instead.
             log.error("a step failed and will be tried again: %s", exc.message, exc_info=exc.__cause__)
@@ -126,9 +128,16 @@ def _measure(database: Database, publisher: Publisher) -> None:
     telemetry.gauge(names.INDEX_DELTA_ROWS, lambda: [({names.STORE_ID: m.store}, m.delta_rows) for m in shown()])
 
 
-def _stats(running: Sequence[Publisher]) -> Mapping[str, Any]:
-    """Return what `ragagent status` shows of the stores."""
+def _queue(tx: Transaction) -> Mapping[str, Any]:
+    waiting = backlog.load(tx)
+    age = round(jobs.oldest_age(tx), 1)
+    return {"documents": waiting.documents, "bytes": waiting.bytes, "oldest_age_seconds": age}
+
+
+def _stats(running: Sequence[Publisher], queue: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what `ragagent status` shows of the queue and the stores."""
     return {
+        "queue": queue,
         "stores": [
             {
                 "id": manifest.store,
@@ -140,5 +149,5 @@ def _stats(running: Sequence[Publisher]) -> Mapping[str, Any]:
             }
             for publisher in running
             for name, manifest in publisher.manifests[:SHOWN_STORES]
-        ]
+        ],
     }

@@ -25,6 +25,7 @@ from ragagent.engine.answer import Answerer
 from ragagent.engine.catalog import Catalog, Chunking, EmbeddingSpace
 from ragagent.engine.doorbell import Doorbell
 from ragagent.engine.ingest import Ingest
+from ragagent.engine.queue import Queue
 from ragagent.engine.retrieve import Retriever
 from ragagent.errors import EXIT_OK, ConfigError
 from ragagent.index.searchers import Searchers
@@ -109,7 +110,8 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
         config=config,
         access=_access(config, database),
         catalog=catalog,
-        ingest=Ingest(database, searchers, catalog, doorbell),
+        ingest=Ingest(database, searchers, catalog, doorbell, config.ingest, config.quota),
+        queue=Queue(database, catalog, doorbell, config.ingest, config.quota),
         embedder=embedder,
         retriever=retriever,
         answerer=Answerer(retriever, generator, cache, config.retrieval, cache_seconds=config.cache.answer_seconds),

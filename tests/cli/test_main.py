@@ -22,7 +22,7 @@ def test_help_names_every_command_in_a_whole_sentence(run: Run) -> None:
     told = run("--help").stdout
     assert set(cli.commands) == {
         *("serve", "status", "top", "logs", "reload", "scale", "recycle", "drain"),
-        *("ingest", "search", "ask", "store", "keys", "config"),
+        *("ingest", "search", "ask", "store", "jobs", "keys", "config"),
     }
     for name in cli.commands:
         assert f"\n  {name} " in told

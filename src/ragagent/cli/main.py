@@ -11,6 +11,7 @@ from ragagent.cli.ask import ask
 from ragagent.cli.config import config
 from ragagent.cli.drain import drain
 from ragagent.cli.ingest import ingest
+from ragagent.cli.jobs import jobs
 from ragagent.cli.keys import keys
 from ragagent.cli.logs import logs
 from ragagent.cli.recycle import recycle
@@ -41,7 +42,7 @@ def cli(context: click.Context) -> None:
 
 
 _OPERATE = (serve, status, top, logs, reload, scale, recycle, drain)
-_USE = (ingest, search, ask, store, keys, config)
+_USE = (ingest, search, ask, store, jobs, keys, config)
 
 for command in (*_OPERATE, *_USE):
     cli.add_command(command)

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import anyio
 
-from ragagent import telemetry
+from ragagent import config, telemetry
+from ragagent.engine.admission import Admission
 from ragagent.engine.catalog import Catalog, Chunking, find_batch, find_document, find_file
 from ragagent.engine.doorbell import Doorbell
 from ragagent.errors import Invalid
@@ -61,11 +62,21 @@ class Written:
 
 
 class Ingest:
-    def __init__(self, database: Database, searchers: Searchers, catalog: Catalog, doorbell: Doorbell) -> None:
+    def __init__(
+        self,
+        database: Database,
+        searchers: Searchers,
+        catalog: Catalog,
+        doorbell: Doorbell,
+        limits: config.Ingest,
+        quota: config.Quota,
+    ) -> None:
         self._database = database
         self._searchers = searchers
         self._catalog = catalog
         self._doorbell = doorbell
+        self._limits = limits
+        self._quota = quota
 
     async def attach(self, caller: Caller, store_id: str, new: Sequence[Attachment]) -> Written:
         """Add uploaded files to a store. A file that is in it already stays as it is."""
@@ -73,7 +84,8 @@ class Ingest:
 
         def add(tx: Transaction) -> Written:
             store = self._store(tx, caller, store_id)
-            rows = _attach(tx, caller, store, new, None, traceparent)
+            admission = Admission(tx, self._limits, self._quota, store, len(new))
+            rows = _attach(tx, caller, store, admission, new, None, traceparent)
             return Written(store, max(row.seq for row in rows), rows)
 
         return await self._written(add)
@@ -83,19 +95,24 @@ class Ingest:
 
         def add(tx: Transaction) -> tuple[Batch, Written]:
             store = self._store(tx, caller, store_id)
-            batch = documents.add_batch(tx, store.id)
-            rows = _attach(tx, caller, store, new, batch.id, traceparent)
+            admission = Admission(tx, self._limits, self._quota, store, len(new))
+            batch = _same_batch(tx, store, new) or documents.add_batch(tx, store.id)
+            rows = _attach(tx, caller, store, admission, new, batch.id, traceparent)
             return batch, Written(store, max(row.seq for row in rows), rows)
 
         return await self._written(add)
 
     async def upsert(self, caller: Caller, store_id: str, new: Sequence[NewDocument]) -> Written:
-        """Add or replace texts by external id. What is stored already, unchanged, is not stored again."""
+        """Add or replace texts by external id. What is stored already, unchanged, is not stored again.
+
+        Raises Limited and OverQuota, as the other ways in do: see `admission.py`.
+        """
         traceparent = telemetry.traceparent()
 
         def add(tx: Transaction) -> Written:
             store = self._store(tx, caller, store_id)
-            rows = tuple(_upsert(tx, caller, store, document, traceparent) for document in new)
+            admission = Admission(tx, self._limits, self._quota, store, len(new))
+            rows = tuple(_upsert(tx, caller, store, admission, document, traceparent) for document in new)
             return Written(store, max(row.seq for row in rows), rows)
 
         return await self._written(add)
@@ -170,19 +187,24 @@ def _attach(
     tx: Transaction,
     caller: Caller,
     store: VectorStore,
+    admission: Admission,
     new: Sequence[Attachment],
     batch_id: str | None,
     traceparent: str | None,
 ) -> tuple[Document, ...]:
     rows = {}
     for attachment in new:
-        file_id = find_file(tx, caller, attachment.file_id).id
-        cut = attachment.chunking or Chunking(store.chunk_tokens, store.overlap_tokens)
+        file = find_file(tx, caller, attachment.file_id)
         # A retried request must not fail, and must not ingest twice.
-        rows[file_id] = documents.find(tx, store.id, file_id) or documents.add(
+        if found := documents.find(tx, store.id, file.id):
+            rows[file.id] = found
+            continue
+        admission.admit(file.bytes)
+        cut = attachment.chunking or Chunking(store.chunk_tokens, store.overlap_tokens)
+        rows[file.id] = documents.add(
             tx,
             store_id=store.id,
-            file_id=file_id,
+            file_id=file.id,
             external_id=None,
             batch_id=batch_id,
             attributes=attachment.attributes,
@@ -193,13 +215,37 @@ def _attach(
     return tuple(rows.values())
 
 
-def _upsert(tx: Transaction, caller: Caller, store: VectorStore, new: NewDocument, traceparent: str | None) -> Document:
+def _same_batch(tx: Transaction, store: VectorStore, new: Sequence[Attachment]) -> Batch | None:
+    """Return the batch that exactly these files came with: whoever tries again waits for that one.
+
+    A second batch would hold none of them, and say at once that it is completed.
+    """
+    found = [documents.find(tx, store.id, file_id) for file_id in {attachment.file_id for attachment in new}]
+    batches = {row.batch_id if row else None for row in found}
+    batch_id = batches.pop() if len(batches) == 1 else None
+    if batch_id is None or documents.batch_size(tx, batch_id) != len(found):
+        return None
+    return documents.find_batch(tx, store.id, batch_id)
+
+
+def _upsert(
+    tx: Transaction,
+    caller: Caller,
+    store: VectorStore,
+    admission: Admission,
+    new: NewDocument,
+    traceparent: str | None,
+) -> Document:
     data = new.text.encode()
-    for newest in documents.versions(tx, store.id, new.external_id)[:1]:
+    living = documents.versions(tx, store.id, new.external_id)
+    for newest in living[:1]:
         file = files.find(tx, caller, newest.file_id)
         same = file is not None and (file.sha256, file.filename) == (hashlib.sha256(data).hexdigest(), new.filename)
-        if same and newest.status != "failed" and dict(newest.attributes) == dict(new.attributes):
+        # What failed or was cancelled is not there, however equal it is.
+        is_good = newest.status in ("in_progress", "completed")
+        if same and is_good and dict(newest.attributes) == dict(new.attributes):
             return newest
+    admission.admit(len(data), living)
     file = files.add(tx, caller, filename=new.filename, purpose="assistants", data=data)
     return documents.add(
         tx,

@@ -19,6 +19,9 @@ class Load:
     documents: int = 0
     bytes: int = 0
 
+    def __add__(self, other: Load) -> Load:
+        return Load(self.documents + other.documents, self.bytes + other.bytes)
+
     def __sub__(self, other: Load) -> Load:
         return Load(self.documents - other.documents, self.bytes - other.bytes)
 

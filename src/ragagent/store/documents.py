@@ -173,6 +173,10 @@ def add_batch(tx: Transaction, store_id: str) -> Batch:
     return batch
 
 
+def batch_size(tx: Transaction, batch_id: str) -> int:
+    return int(tx.execute("SELECT count(*) FROM documents WHERE batch_id = ?", (batch_id,)).fetchone()[0])
+
+
 def find_batch(tx: Transaction, store_id: str, batch_id: str) -> Batch | None:
     row = tx.execute("SELECT * FROM batches WHERE store_id = ? AND id = ?", (store_id, batch_id)).fetchone()
     return Batch(row["id"], row["store_id"], row["created_at"], row["cancelled_at"]) if row else None
