@@ -36,6 +36,7 @@ class Status:
     message: str
     code: str = "told"
     retry_after: int | None = None
+    is_final: bool = False
 
 
 @dataclass(frozen=True)
@@ -353,7 +354,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(answer.status, answer.body)
         elif isinstance(answer, Status):
             error = {"message": answer.message, "type": "told", "param": None, "code": answer.code}
-            self._send(answer.status, json.dumps({"error": error}).encode(), answer.retry_after)
+            self._send(answer.status, json.dumps({"error": error}).encode(), answer.retry_after, answer.is_final)
         elif isinstance(answer, list):
             self._send(200, b"".join(answer))
         else:
@@ -371,11 +372,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _send(self, status: int, body: bytes, retry_after: int | None = None) -> None:
+    def _send(self, status: int, body: bytes, retry_after: int | None = None, is_final: bool = False) -> None:
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         if retry_after is not None:
             self.send_header("retry-after", str(retry_after))
+        if is_final:
+            self.send_header("x-should-retry", "false")
         self.end_headers()
         self.wfile.write(body)
 

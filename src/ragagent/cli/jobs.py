@@ -23,7 +23,7 @@ _HEADER = ("JOB", "STATUS", "FILE", "STORE", "SIZE", "CHUNKS", "%", "TRIES", "SI
 
 @click.group()
 def jobs() -> None:
-    """List, show, watch, retry and cancel the documents that are being taken in."""
+    """Watch, retry and cancel what is being taken in."""
 
 
 @jobs.command("ls")

@@ -17,7 +17,7 @@ from ragagent.errors import RagagentError, Upstream
 from ragagent.providers.base import Embedder, Vectors
 from ragagent.providers.endpoint import Refused, Transient
 
-FIRST, LARGEST = 128, 512
+FIRST, LARGEST = 32, 512
 TARGET_SECONDS = 1.0
 
 NO_VECTORS: Vectors = np.empty((0, 0), np.float32)
