@@ -10,6 +10,7 @@ from engine.conftest import CALLER, World
 from ragagent.engine import indexing, large, settling, slices
 from ragagent.errors import Upstream
 from ragagent.providers.endpoint import Refused, Transient
+from ragagent.store import jobs
 from ragagent.store.database import Transaction
 from ragagent.types import Document, Job
 
@@ -197,3 +198,20 @@ async def test_a_store_of_a_model_that_is_no_longer_configured_fails_it(world: W
     world.embedder.model = "newer"
     await world.settle()
     assert "'bag-of-words'" in ((await seen(world, document)).error_message or "")
+
+
+async def test_a_cancel_and_a_retry_in_mid_slice_begin_anew(world: World, document: Document) -> None:
+    await world.indexer._ingest()
+
+    def again(texts: Sequence[str]) -> None:
+        world.embedder.check = lambda texts: None
+        with world.database.write() as tx:
+            jobs.cancel(tx, document.id)
+            jobs.again(tx, document.id)
+
+    world.embedder.check = again
+    await world.settle()
+    assert (await seen(world, document)).status == "completed"
+    _, _, texts = await world.catalog.document_text(CALLER, document.store_id, document.file_id)
+    assert "number0." in texts[0]
+    assert sum("tells of tower" in text for text in texts) == PIECES

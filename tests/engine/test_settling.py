@@ -90,3 +90,11 @@ async def test_what_is_gone_meanwhile_is_dropped(world: World) -> None:
     await settle(world.database, [whole(row)])
     assert (await job(world, row)).status == "cancelled"
     assert await world.database.view(backlog.rate) == backlog.Rate()
+
+
+async def test_vectors_of_the_model_that_a_store_had_are_made_again(world: World) -> None:
+    (row,) = await taken(world, "a")
+    await world.database.update(lambda tx: tx.execute("UPDATE vector_stores SET model = 'newer'"))
+    await settle(world.database, [whole(row)])
+    seen = await job(world, row)
+    assert (seen.status, seen.attempts) == ("queued", 0)

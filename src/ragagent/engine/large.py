@@ -82,6 +82,8 @@ class LargeDocuments:
         while done < job.chunks_total:
             self._bench.note(Work(job.document_id, "embedding", done, job.chunks_total))
             texts = await self._database.view(partial(_texts, job, done, self._slices.size))
+            if not texts:
+                return None  # It was cancelled, and what was staged went with it.
             vectors = await self._slices.embed(texts)
             if not await self._database.update(partial(_put, job, done, vectors)):
                 return None
@@ -92,7 +94,7 @@ class LargeDocuments:
 
 
 def _put_pieces(job: JobRow, rows: list[staging.Piece], tx: Transaction) -> bool:
-    return staging.put_pieces(tx, job.document_id, rows)
+    return staging.put_pieces(tx, job, rows)
 
 
 def _texts(job: JobRow, start: int, limit: int, tx: Transaction) -> list[str]:
@@ -100,4 +102,4 @@ def _texts(job: JobRow, start: int, limit: int, tx: Transaction) -> list[str]:
 
 
 def _put(job: JobRow, start: int, vectors: Vectors, tx: Transaction) -> bool:
-    return staging.put_vectors(tx, job.document_id, start, vectors)
+    return staging.put_vectors(tx, job, start, vectors)

@@ -56,5 +56,10 @@ def _one(tx: Transaction, draft: Draft) -> Outcome:
     if draft.error is not None:
         chunks.fail(tx, job.document_id, draft.error.code, draft.error.message)
         return "failed"
+    if draft.is_staged and not jobs.exists(tx, job):
+        return "gone"
+    if jobs.has_moved(tx, job):
+        jobs.give_back(tx, [job.document_id])  # These vectors would be compared with those of another model.
+        return "postponed"
     new = staging.chunks(tx, job.document_id) if draft.is_staged else draft.chunks()
     return "indexed" if chunks.complete(tx, job.document_id, new) else "gone"

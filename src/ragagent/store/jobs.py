@@ -30,6 +30,7 @@ class Holder:
 @dataclass(frozen=True, slots=True)
 class JobRow:
     document_id: int
+    seq: int
     store_id: str
     file_id: str
     filename: str
@@ -185,9 +186,19 @@ def cancel(tx: Transaction, document_id: int) -> None:
     tx.execute("DELETE FROM jobs WHERE document_id = ?", (document_id,))
 
 
-def exists(tx: Transaction, document_id: int) -> bool:
-    """Return False for a job that was cancelled, or whose document was deleted, while it was in hand."""
-    return tx.execute("SELECT 1 FROM jobs WHERE document_id = ?", (document_id,)).fetchone() is not None
+def exists(tx: Transaction, job: JobRow) -> bool:
+    """Return False for a job that was cancelled, or whose document was deleted, while it was in hand.
+
+    Also where it was queued again meanwhile: that is another job, and nothing of this one belongs to it.
+    """
+    found = tx.execute("SELECT 1 FROM jobs WHERE document_id = ? AND seq = ?", (job.document_id, job.seq))
+    return found.fetchone() is not None
+
+
+def has_moved(tx: Transaction, job: JobRow) -> bool:
+    """Return whether its store has changed to another model while the job was in hand."""
+    row = tx.execute("SELECT model, dimension FROM vector_stores WHERE id = ?", (job.store_id,)).fetchone()
+    return row is not None and (row["model"], row["dimension"]) != (job.model, job.dimension)
 
 
 def watermark(tx: Transaction, store_id: str) -> int:
@@ -218,8 +229,8 @@ _RELEASED = (
 
 def _rows(tx: Transaction, where: str, parameters: Sequence[object], limit: int) -> list[JobRow]:
     rows = tx.execute(
-        f"""SELECT j.document_id, j.store_id, d.file_id, f.filename, d.external_id IS NOT NULL AS is_text, j.bytes,
-                   s.model, s.dimension, d.chunk_tokens, d.overlap_tokens, j.attempts + 1 AS attempts, j.traceparent,
+        f"""SELECT j.document_id, j.seq, j.store_id, d.file_id, f.filename, d.external_id IS NOT NULL AS is_text,
+                   j.bytes, s.model, s.dimension, d.chunk_tokens, d.overlap_tokens, j.attempts + 1 AS attempts, j.traceparent,
                    j.chunks_done, j.chunks_total, j.staged_for
             FROM jobs j JOIN documents d ON d.id = j.document_id JOIN files f ON f.id = d.file_id
             JOIN vector_stores s ON s.id = j.store_id

@@ -22,13 +22,13 @@ def begin(tx: Transaction, document_id: int) -> None:
     tx.execute("UPDATE jobs SET staged_for = NULL, chunks_done = 0 WHERE document_id = ?", (document_id,))
 
 
-def put_pieces(tx: Transaction, document_id: int, pieces: Sequence[Piece]) -> bool:
+def put_pieces(tx: Transaction, job: JobRow, pieces: Sequence[Piece]) -> bool:
     """Stage pieces; False: the job is gone."""
-    if not jobs.exists(tx, document_id):
+    if not jobs.exists(tx, job):
         return False
     tx.executemany(
         'INSERT INTO staged_chunks (document_id, ordinal, start, "end", text) VALUES (?, ?, ?, ?, ?)',
-        ((document_id, *piece) for piece in pieces),
+        ((job.document_id, *piece) for piece in pieces),
     )
     return True
 
@@ -36,8 +36,8 @@ def put_pieces(tx: Transaction, document_id: int, pieces: Sequence[Piece]) -> bo
 def finish_pieces(tx: Transaction, job: JobRow, count: int) -> None:
     """Say that all pieces are there: from now on the job has turns of its own, and is parsed no more."""
     tx.execute(
-        "UPDATE jobs SET staged_for = ?, chunks_done = 0, chunks_total = ? WHERE document_id = ?",
-        (job.space, count, job.document_id),
+        "UPDATE jobs SET staged_for = ?, chunks_done = 0, chunks_total = ? WHERE document_id = ? AND seq = ?",
+        (job.space, count, job.document_id, job.seq),
     )
 
 
@@ -56,15 +56,15 @@ def texts(tx: Transaction, document_id: int, start: int, limit: int) -> list[str
     return [row[0] for row in rows]
 
 
-def put_vectors(tx: Transaction, document_id: int, start: int, vectors: np.ndarray) -> bool:
+def put_vectors(tx: Transaction, job: JobRow, start: int, vectors: np.ndarray) -> bool:
     """Stage vectors, float32 (count, dimension), of the pieces from ordinal `start` on; False: the job is gone."""
-    if not jobs.exists(tx, document_id):
+    if not jobs.exists(tx, job):
         return False
     tx.executemany(
         "INSERT OR REPLACE INTO staged_vectors (document_id, ordinal, vector) VALUES (?, ?, ?)",
-        ((document_id, start + at, vector.astype("<f4").tobytes()) for at, vector in enumerate(vectors)),
+        ((job.document_id, start + at, vector.astype("<f4").tobytes()) for at, vector in enumerate(vectors)),
     )
-    jobs.advance(tx, document_id, start + len(vectors))
+    jobs.advance(tx, job.document_id, start + len(vectors))
     return True
 
 
