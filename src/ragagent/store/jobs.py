@@ -230,8 +230,8 @@ _RELEASED = (
 def _rows(tx: Transaction, where: str, parameters: Sequence[object], limit: int) -> list[JobRow]:
     rows = tx.execute(
         f"""SELECT j.document_id, j.seq, j.store_id, d.file_id, f.filename, d.external_id IS NOT NULL AS is_text,
-                   j.bytes, s.model, s.dimension, d.chunk_tokens, d.overlap_tokens, j.attempts + 1 AS attempts, j.traceparent,
-                   j.chunks_done, j.chunks_total, j.staged_for
+                   j.bytes, s.model, s.dimension, d.chunk_tokens, d.overlap_tokens, j.attempts + 1 AS attempts,
+                   j.traceparent, j.chunks_done, j.chunks_total, j.staged_for
             FROM jobs j JOIN documents d ON d.id = j.document_id JOIN files f ON f.id = d.file_id
             JOIN vector_stores s ON s.id = j.store_id
             WHERE {where} ORDER BY j.seq LIMIT ?""",
