@@ -116,7 +116,7 @@ async def _indexing(services: Services) -> AsyncIterator[None]:
     settings = services.config
     database = Database.open(settings.data.database)
     publisher = Publisher(database, settings.data.index, settings.ingest)
-    indexer = Indexer(database, publisher, InProcessParser(), services.embedder)
+    indexer = Indexer(database, publisher, InProcessParser(), services.embedders)
     leaving = False
 
     async def work() -> None:

@@ -96,6 +96,17 @@ def test_text_from_the_environment_becomes_the_keys_type(variable: str, text: st
             "[ingest]\nchunk_overlap_tokens = 300",
             "Config key 'ingest.chunk_overlap_tokens' has value '300'; it must be",
         ),
+        (
+            "[embedders.old]\nmodle = 'x'",
+            "Unknown config key 'embedders.old.modle'; did you mean 'embedders.old.model'?",
+        ),
+        (
+            "[embedders.old]\ndimension = 0",
+            "Config key 'embedders.old.dimension' has value '0'; it must be at least 1.",
+        ),
+        ("[embedders]\nold = 1", "Config section 'embedders.old' must be a table, as in [embedders.old]."),
+        ("embedders = 1", "Config section 'embedders' must hold tables, as in [embedders.old]."),
+        ("[embedders.old]\nprovider = 'openai'", "Config key 'embedders.old.base_url' has value ''; with provider"),
         ("[generator]\nprovider = 'openai'", "Config key 'generator.base_url' has value ''; with provider 'openai'"),
         ("[server", "is not valid TOML"),
     ],
@@ -119,6 +130,14 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_profiles_replace_the_default_one(tmp_path: Path) -> None:
     loaded = load(written(tmp_path, "[profile.support]\nstores = ['faq']\nresults = 4\n"), {})
     assert dict(loaded.profile) == {"support": Profile(stores=["faq"], results=4)}
+
+
+def test_named_embedders_have_the_keys_of_the_embedder(tmp_path: Path) -> None:
+    text = "[embedders.old]\nprovider = 'openai'\nmodel = 'm'\ndimension = 3\nbase_url = 'http://own/v1'\n"
+    environ = {"OPENAI_BASE_URL": "http://standard/v1", "OPENAI_API_KEY": "sk-standard"}
+    old = load(written(tmp_path, text), environ).embedders["old"]
+    assert (old.model, old.dimension, old.batch) == ("m", 3, 64)
+    assert (old.base_url, old.api_key) == ("http://own/v1", "sk-standard"), "what the table says wins over the standard"
 
 
 @pytest.mark.parametrize(
@@ -146,12 +165,17 @@ def test_workers_follow_the_cores_unless_they_are_given() -> None:
 def test_changes_name_each_key_that_differs_and_what_a_reload_does(tmp_path: Path) -> None:
     old = load(None, {})
     new = load(
-        written(tmp_path, "[server]\nworkers = 3\nhang_seconds = 9\n[data]\ndir = '/x'\n[profile.a]\nresults = 2\n"), {}
+        written(
+            tmp_path,
+            "[server]\nworkers = 3\nhang_seconds = 9\n[data]\ndir = '/x'\n[profile.a]\nresults = 2\n[embedders.b]\n",
+        ),
+        {},
     )
     assert dict(config.changes(old, new)) == {
         "server.workers": "rolls",
         "server.hang_seconds": "hot",
         "data.dir": "restart",
+        "embedders": "rolls",
         "profile": "rolls",
     }
     assert list(config.changes(old, load(None, {}))) == []

@@ -27,9 +27,17 @@ MAY_IMPORT = {
     "worker": GROUND | ADAPTERS | {"engine", "api"},
     "indexer": GROUND | ADAPTERS | {"engine"},
     "supervisor": GROUND,
-    "cli": GROUND | {"store", "supervisor"},
+    "cli": GROUND | ADAPTERS | {"engine", "supervisor"},
 }
-# The command line reads the store, speaks to the supervisor's socket, and goes through HTTP for everything else.
+# A command speaks to the supervisor's socket or goes through HTTP. Those that work on the data directory itself,
+# whether a server runs or not, stand here with what they open.
+OF_DATA_DIRECTORY = {
+    "ragagent.cli.keys": {"store"},
+    "ragagent.cli.backup": {"engine"},
+    "ragagent.cli.restore": {"engine"},
+    "ragagent.cli.export": {"engine"},
+    "ragagent.cli.import_": {"engine"},
+}
 OF_SUPERVISOR_FOR_CLI = {"ragagent.supervisor.control", "ragagent.supervisor.status"}
 
 HEAVY = (
@@ -55,6 +63,8 @@ UNMIRRORED = {
     "ragagent.worker": "wires; tests/scenarios start it whole",
     "ragagent.indexer": "wires; tests/scenarios start it whole",
     "ragagent.engine.parsing.parsed": "values; every parser's test reads them",
+    "ragagent.engine.open_index": "the slices under test_publishing and test_editions",
+    "ragagent.engine.cleaning": "what goes, under test_publishing and test_editions",
     "ragagent.index.held": "the counting under test_searchers and test_generation",
     "ragagent.edge.lanes": "values without behaviour",
     "ragagent.engine.parsing.child": "a process; test_process drives it",
@@ -62,6 +72,7 @@ UNMIRRORED = {
     "ragagent.index.delta": "the rows under test_writer and test_crash",
     "ragagent.index.dense": "the dense leg under test_searcher",
     "ragagent.index.directory": "the files under test_writer and test_files",
+    "ragagent.index.lexical_files": "the bytes under test_verify",
     "ragagent.index.positions": "the map under test_writer and test_model",
     "ragagent.providers.endpoint": "the connection under test_openai",
     "ragagent.supervisor.actions": "values without behaviour",
@@ -156,6 +167,12 @@ def test_cli_knows_only_the_supervisors_socket() -> None:
     for name in (name for name in modules() if part(name) == "cli"):
         of_supervisor = {target for target in imports(name) if part(target) == "supervisor" and ours(target)}
         assert of_supervisor <= OF_SUPERVISOR_FOR_CLI, name
+
+
+def test_few_commands_open_the_data_directory() -> None:
+    for name in (name for name in modules() if part(name) == "cli"):
+        opened = {part(target) for target in imports(name) if ours(target)} & (ADAPTERS | {"engine"})
+        assert opened == OF_DATA_DIRECTORY.get(name, set()), name
 
 
 def test_supervisor_rests_on_the_standard_library_and_the_ground() -> None:

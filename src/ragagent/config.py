@@ -138,6 +138,7 @@ class Redis:
 class Cache:
     enabled: bool = _key(True)
     local_bytes: int = _key(64 * MIB, minimum=0)
+    filter_bytes: int = _key(32 * MIB, minimum=0)
     embedding_seconds: float = _key(86_400.0, minimum=0)
     retrieval_seconds: float = _key(3_600.0, minimum=0)
     answer_seconds: float = _key(3_600.0, minimum=0)
@@ -227,6 +228,7 @@ class Config:
     redis: Redis = field(default_factory=Redis)
     cache: Cache = field(default_factory=Cache)
     embedder: Embedder = field(default_factory=Embedder)
+    embedders: Mapping[str, Embedder] = field(default_factory=dict)
     generator: Generator = field(default_factory=Generator)
     retrieval: Retrieval = field(default_factory=Retrieval)
     ingest: Ingest = field(default_factory=Ingest)
@@ -260,12 +262,13 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     environ = os.environ if environ is None else environ
     document = _read(path) if path is not None else {}
     profiles = document.pop("profile", {})
+    embedders = document.pop("embedders", {})
     _refuse_unknown(document, _SECTIONS, "section")
     overrides = dict(_from_environment(environ))
     sections = {
         name: _section(kind, name, document.get(name, {}), overrides.get(name, {})) for name, kind in _SECTIONS.items()
     }
-    config = Config(**sections, profile=_profiles(profiles))
+    config = Config(**sections, embedders=_embedders(embedders, environ), profile=_profiles(profiles))
     _validate(config)
     return config
 
@@ -283,8 +286,9 @@ def changes(old: Config, new: Config) -> Iterator[tuple[str, Reload]]:
         for item in dataclasses.fields(kind):
             if getattr(getattr(old, section), item.name) != getattr(getattr(new, section), item.name):
                 yield f"{section}.{item.name}", item.metadata["reload"]
-    if old.profile != new.profile:
-        yield "profile", "rolls"
+    for section in ("embedders", "profile"):
+        if getattr(old, section) != getattr(new, section):
+            yield section, "rolls"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -337,6 +341,19 @@ def _profiles(table: Any) -> Mapping[str, Profile]:
         raise ConfigError("Config section 'profile' must hold tables, as in [profile.support].")
     profiles = {name: _section(Profile, f"profile.{name}", values, {}) for name, values in table.items()}
     return types.MappingProxyType(profiles or {"ragagent": Profile()})
+
+
+def _embedders(table: Any, environ: Mapping[str, str]) -> Mapping[str, Embedder]:
+    """Return the embedders beside `[embedder]`. The standard variables stand in for what a table does not say."""
+    if not isinstance(table, dict):
+        raise ConfigError("Config section 'embedders' must hold tables, as in [embedders.old].")
+    standard = {item.name: environ.get(item.metadata["env"] or "", "") for item in dataclasses.fields(Embedder)}
+    found = {}
+    for name, values in table.items():
+        said = values if isinstance(values, dict) else {}
+        overrides = {key: value for key, value in standard.items() if value and key not in said}
+        found[name] = _section(Embedder, f"embedders.{name}", values, overrides)
+    return types.MappingProxyType(found)
 
 
 def _typed(name: str, kind: Any, value: Any) -> Any:
@@ -415,8 +432,9 @@ def _validate(config: Config) -> None:
             f"Config key 'ingest.chunk_overlap_tokens' has value '{config.ingest.chunk_overlap_tokens}'; "
             f"it must be at most half of ingest.chunk_tokens ({config.ingest.chunk_tokens})."
         )
-    for name in ("embedder", "generator"):
-        section = getattr(config, name)
+    endpoints: dict[str, Embedder | Generator] = {"embedder": config.embedder, "generator": config.generator}
+    endpoints |= {f"embedders.{name}": section for name, section in config.embedders.items()}
+    for name, section in endpoints.items():
         if section.provider == "openai" and not section.base_url.startswith(("http://", "https://")):
             raise ConfigError(
                 f"Config key '{name}.base_url' has value '{section.base_url}'; with provider 'openai' it must be an "

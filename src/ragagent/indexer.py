@@ -19,17 +19,20 @@ import anyio.to_thread
 from ragagent import names, telemetry
 from ragagent.config import Config
 from ragagent.engine import welcome
-from ragagent.engine.catalog import Chunking, EmbeddingSpace
+from ragagent.engine.catalog import Chunking
 from ragagent.engine.doorbell import Door
 from ragagent.engine.indexing import Indexer
 from ragagent.engine.parsing.process import ParserProcess
 from ragagent.engine.publishing import Publisher
-from ragagent.errors import EXIT_OK, RagagentError
+from ragagent.engine.reembed import Reembedder
+from ragagent.errors import EXIT_OK, Conflict, RagagentError
 from ragagent.index import lock
 from ragagent.index.manifest import Manifest
 from ragagent.lifeline import Duty, Lifeline, attend
 from ragagent.providers import registry
-from ragagent.store import backlog, jobs
+from ragagent.providers.base import Embedder
+from ragagent.providers.embedders import Embedders
+from ragagent.store import backlog, jobs, stores
 from ragagent.store.database import Database, Transaction
 
 log = logging.getLogger("ragagent.indexer")
@@ -57,8 +60,8 @@ async def _serve(config: Config, slot: int, lifeline: Lifeline) -> int:
             max_chars=config.ingest.max_text_chars,
         )
         stack.callback(parser.close)
-        embedder = registry.embedder(config.embedder)
-        stack.push_async_callback(embedder.aclose)
+        embedders = registry.embedders(config)
+        stack.push_async_callback(embedders.aclose)
         lifeline.ready()
         if not await duty.told_to_serve():
             return EXIT_OK
@@ -69,14 +72,17 @@ async def _serve(config: Config, slot: int, lifeline: Lifeline) -> int:
         stack.callback(door.close)
         publisher = Publisher(database, config.data.index, config.ingest)
         stack.push_async_callback(publisher.close)
-        indexer = Indexer(database, publisher, parser, embedder, is_leaving=lambda: duty.leaving)
+        indexer = Indexer(database, publisher, parser, embedders, is_leaving=lambda: duty.leaving)
         stack.push_async_callback(indexer.close)
         running.append(publisher)
         _measure(database, publisher)
         lifeline.serving()
-        space = EmbeddingSpace(embedder.model, embedder.dimension)
-        await _welcome(config, database, space)
-        await _work(indexer, door, duty, database, queue)
+        await _welcome(config, database, embedders.default)
+        await _tell_unserved(database, embedders)
+        async with asyncio.TaskGroup() as tasks:  # If either ends with an error, so does the process.
+            reembedding = tasks.create_task(Reembedder(database, embedders).run())
+            await _work(indexer, door, duty, database, queue)
+            reembedding.cancel()
     return EXIT_OK
 
 
@@ -102,11 +108,20 @@ async def _bell_or_leave(door: Door, duty: Duty) -> None:
     await asyncio.gather(*waits, return_exceptions=True)
 
 
-async def _welcome(config: Config, database: Database, space: EmbeddingSpace) -> None:
+async def _welcome(config: Config, database: Database, embedder: Embedder) -> None:
     paths = [Path(name) for name in config.data.welcome]
     chunking = Chunking(config.ingest.chunk_tokens, config.ingest.chunk_overlap_tokens)
-    if loaded := await database.update(lambda tx: welcome.load(tx, paths, space, chunking)):
+    if loaded := await database.update(lambda tx: welcome.load(tx, paths, embedder, chunking)):
         log.info("loaded %d files into the store '%s'", loaded, welcome.STORE)
+
+
+async def _tell_unserved(database: Database, embedders: Embedders) -> None:
+    """Say in the log which stores are refused from now on, and what can be done about it."""
+    for (model, dimension), names_ in (await database.view(stores.spaces)).items():
+        try:
+            embedders.of(model, dimension, f"Each of {len(names_)} vector stores ({', '.join(names_[:SHOWN_STORES])})")
+        except Conflict as exc:
+            log.error("%s Until then they are refused.", exc.message)
 
 
 def _measure(database: Database, publisher: Publisher) -> None:
@@ -138,6 +153,7 @@ def _stats(running: Sequence[Publisher], queue: Mapping[str, Any]) -> Mapping[st
     """Return what `ragagent status` shows of the queue and the stores."""
     return {
         "queue": queue,
+        "store_count": sum(publisher.store_count for publisher in running),
         "stores": [
             {
                 "id": manifest.store,

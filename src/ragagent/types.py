@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 AttributeValue = str | float | int | bool
 Attributes = Mapping[str, AttributeValue]
@@ -55,6 +55,13 @@ class Caller:
         return self.stores is None or store_id in self.stores
 
 
+class EmbeddingSpace(NamedTuple):
+    """What makes two vectors comparable."""
+
+    model: str
+    dimension: int
+
+
 @dataclass(frozen=True, slots=True)
 class VectorStore:
     """A vector store: a named collection with an index of its own. `seq` is that of the last write that touched it."""
@@ -71,6 +78,11 @@ class VectorStore:
     seq: int
     slot: int = 0  # which of SQLite's two tables of vectors holds those of `model`
     edition: int = 0  # which of its indexes is searched; it changes when one is built beside it and takes its place
+    is_indexed: bool = False  # its index has been made once: where it is missing, it was lost
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        return EmbeddingSpace(self.model, self.dimension)
 
     @property
     def index(self) -> str:
@@ -91,6 +103,15 @@ class Counts:
     @property
     def total(self) -> int:
         return self.in_progress + self.completed + self.failed + self.cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a store holds, in whatever state, without the versions that a newer one has replaced."""
+
+    documents: int = 0
+    chunks: int = 0
+    usage_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

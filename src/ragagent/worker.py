@@ -6,11 +6,15 @@ One of the three places that wire. Read `_open` for what a worker is made of, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
+
+import anyio
+import anyio.to_thread
 
 from ragagent import names, telemetry
 from ragagent.api.app import build
@@ -22,7 +26,7 @@ from ragagent.config import Config
 from ragagent.edge.server import Server
 from ragagent.engine.access import Access
 from ragagent.engine.answer import Answerer
-from ragagent.engine.catalog import Catalog, Chunking, EmbeddingSpace
+from ragagent.engine.catalog import Catalog, Chunking
 from ragagent.engine.doorbell import Doorbell
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.queue import Queue
@@ -34,13 +38,14 @@ from ragagent.providers import registry
 from ragagent.store import jobs, keys
 from ragagent.store.database import Database
 
+DROP_SECONDS = 1.0
 BEHIND_SECONDS = 60.0  # a job that waits longer says that the indexer does not keep up
 
 
 def prepare(config: Config) -> None:
     """Load, before the fork, what all children share in memory; raises ConfigError for what cannot work."""
     telemetry.check(config.telemetry)
-    registry.preload(config.embedder)
+    registry.preload([config.embedder, *config.embedders.values()])
 
 
 def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
@@ -77,13 +82,14 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     config.data.index.mkdir(exist_ok=True)
     searchers = Searchers(config.data.index, ef_search=config.retrieval.ef_search)
     stack.callback(searchers.close)
+    await stack.enter_async_context(_dropping_outdated(searchers))
     remote = _remote(config, slot)
     if remote is not None:
         await stack.enter_async_context(remote)
     cache = TieredCache(ByteLRU(config.cache.local_bytes), remote, config.cache.enabled, on_event=_count_lookup)
     stack.push_async_callback(cache.aclose)
-    embedder = registry.embedder(config.embedder)
-    stack.push_async_callback(embedder.aclose)
+    embedders = registry.embedders(config)
+    stack.push_async_callback(embedders.aclose)
     generator = registry.generator(config.generator)
     stack.push_async_callback(generator.aclose)
     telemetry.gauge(names.DEPENDENCY_UP, lambda: _dependencies(remote))
@@ -93,16 +99,17 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     catalog = Catalog(
         database,
         searchers,
-        EmbeddingSpace(embedder.model, embedder.dimension),
+        embedders,
         Chunking(config.ingest.chunk_tokens, config.ingest.chunk_overlap_tokens),
     )
-    retriever = Retriever(database, searchers, embedder, cache, config.retrieval, config.cache)
+    retriever = Retriever(database, searchers, embedders, cache, config.retrieval, config.cache)
 
     async def checks() -> Mapping[str, Any]:
         return {
             "database": "ok",
             "index": "ok" if config.data.index.is_dir() else "missing",
             "indexer": "ok" if await database.view(jobs.oldest_age) < BEHIND_SECONDS else "behind",
+            "embedders": _embedders_state(await catalog.unserved()),
             "redis": remote.state if remote else "off",
         }
 
@@ -111,13 +118,29 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
         access=_access(config, database),
         catalog=catalog,
         ingest=Ingest(database, searchers, catalog, doorbell, config.ingest, config.quota),
-        queue=Queue(database, catalog, doorbell, config.ingest, config.quota),
-        embedder=embedder,
+        queue=Queue(database, searchers, catalog, doorbell, config.ingest, config.quota),
+        embedders=embedders,
         retriever=retriever,
         answerer=Answerer(retriever, generator, cache, config.retrieval, cache_seconds=config.cache.answer_seconds),
         checks=checks,
         started_at=int(time.time()),
     )
+
+
+@contextlib.asynccontextmanager
+async def _dropping_outdated(searchers: Searchers) -> AsyncIterator[None]:
+    """Let go of old generations every second, so that they leave the disk also while nobody searches."""
+
+    async def drop() -> None:
+        while True:
+            await anyio.sleep(DROP_SECONDS)
+            with contextlib.suppress(OSError):  # Who searches is told of it; this looks again.
+                await anyio.to_thread.run_sync(searchers.drop_outdated)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(drop)
+        yield
+        group.cancel_scope.cancel()
 
 
 def _access(config: Config, database: Database) -> Access:
@@ -151,6 +174,10 @@ def _count_lookup(tier: str, kind: str, outcome: str) -> None:
 
 def _dependencies(remote: Remote | None) -> list[tuple[dict[str, str], int]]:
     return [({names.DEPENDENCY: "redis"}, int(remote.state == "up"))] if remote else []
+
+
+def _embedders_state(unserved: Sequence[str]) -> str:
+    return f"none for {len(unserved)} stores, '{unserved[0]}' first" if unserved else "ok"
 
 
 def _stats(running: Sequence[Server]) -> Mapping[str, Any]:

@@ -16,11 +16,12 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from starlette.types import ASGIApp, Message
 
 from application import TEXTS, Api, conforms
-from fakes import Scripted
+from fakes import BagOfWords, Scripted
 from ragagent.config import Server as Settings
 from ragagent.edge.server import Server
 from ragagent.errors import Upstream
 from ragagent.providers.base import Delta
+from ragagent.providers.embedders import Embedders
 from ragagent.types import Prompt, Usage
 
 pytestmark = pytest.mark.anyio
@@ -264,8 +265,7 @@ async def test_what_a_search_refuses_is_named_by_the_field_of_the_chat(
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_store_of_another_embedder_is_a_conflict_that_no_retry_mends(api: Api, stream: bool) -> None:
     store = await api.store()
-    space = api.services.catalog._space
-    api.services.catalog._space = type(space)("another", 3)
+    api.services.catalog._embedders = Embedders(BagOfWords(3, "another"))
     reply = await api.http.post(PATH, json=asking(store, stream=stream))
     assert reply.status_code == 409
     assert reply.headers["x-should-retry"] == "false"

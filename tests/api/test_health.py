@@ -10,12 +10,14 @@ import httpx
 import pytest
 
 from application import Api
+from fakes import BagOfWords
 from ragagent.api.app import build
 from ragagent.errors import Unavailable
+from ragagent.providers.embedders import Embedders
 
 pytestmark = pytest.mark.anyio
 
-WELL = {"database": "ok", "index": "ok", "indexer": "ok", "redis": "off"}
+WELL = {"database": "ok", "index": "ok", "indexer": "ok", "embedders": "ok", "redis": "off"}
 
 
 async def probe(api: Api, path: str, checks: Mapping[str, Any] | Exception) -> httpx.Response:
@@ -37,6 +39,13 @@ async def test_a_process_that_answers_is_up_whatever_else_is_not(api: Api) -> No
 
 async def test_a_worker_on_its_own_parts_is_ready_and_names_each(api: Api) -> None:
     assert await api.json("GET", "/readyz") == {"status": "ready", "checks": WELL}
+
+
+async def test_it_names_the_stores_that_no_configured_embedder_serves(api: Api) -> None:
+    await api.store("old")
+    api.services.catalog._embedders = Embedders(BagOfWords(3, "another"))
+    checks = (await api.json("GET", "/readyz"))["checks"]
+    assert checks == WELL | {"embedders": "none for 1 stores, 'old' first"}
 
 
 @pytest.mark.parametrize("trouble", [{"redis": "down"}, {"indexer": "behind"}])

@@ -9,6 +9,8 @@ from openai.pagination import SyncCursorPage, SyncPage
 from openai.types import VectorStore, VectorStoreDeleted, VectorStoreSearchResponse
 
 from application import TEXTS, Api, conforms
+from fakes import BagOfWords
+from ragagent.providers.embedders import Embedders
 
 pytestmark = pytest.mark.anyio
 
@@ -163,8 +165,7 @@ async def test_a_filter_narrows_and_a_key_that_nobody_has_is_refused(api: Api) -
 
 async def test_a_search_in_another_embedders_space_is_a_conflict(api: Api) -> None:
     await api.store(**TEXTS)
-    space = api.services.catalog._space
-    api.services.catalog._space = type(space)("another", 3)
+    api.services.catalog._embedders = Embedders(BagOfWords(3, "another"))
     reply = await api.http.post(SEARCH, json={"query": "x"})
     assert reply.status_code == 409
     assert reply.headers["x-should-retry"] == "false"

@@ -14,14 +14,16 @@ from ragagent import config
 from ragagent.cache.local import ByteLRU
 from ragagent.cache.tiered import TieredCache
 from ragagent.engine.answer import Answerer, Question
-from ragagent.engine.catalog import Catalog, Chunking, EmbeddingSpace
+from ragagent.engine.catalog import Catalog, Chunking
 from ragagent.engine.doorbell import Doorbell
 from ragagent.engine.indexing import Indexer
 from ragagent.engine.ingest import Attachment, Ingest, NewDocument, Written
 from ragagent.engine.publishing import Publisher
 from ragagent.engine.queue import Queue
+from ragagent.engine.reembed import Reembedder
 from ragagent.engine.retrieve import Query, Retrieval, Retriever
 from ragagent.index.searchers import Searchers
+from ragagent.providers.embedders import Embedders
 from ragagent.store.database import Database
 from ragagent.types import Attributes, Caller, Document, File, VectorStore
 
@@ -34,6 +36,7 @@ class World:
     def __init__(self, root: Path, *, cached: bool = True) -> None:
         self.root = root
         self.embedder = BagOfWords()
+        self.other_embedder = BagOfWords(16, "small-bag")
         self.generator = Scripted("Nothing.")
         self.parser = InProcessParser()
         self.is_leaving = False
@@ -43,20 +46,20 @@ class World:
         self.searchers = Searchers(root / "index", ef_search=64)
         self.stack.callback(self.searchers.close)
         self.cache = TieredCache(ByteLRU(4 * config.MIB), enabled=cached)
-        space = EmbeddingSpace(self.embedder.model, self.embedder.dimension)
-        self.catalog = Catalog(self.database, self.searchers, space, Chunking(400, 0))
+        self.embedders = Embedders(self.embedder, [self.other_embedder])
+        self.catalog = Catalog(self.database, self.searchers, self.embedders, Chunking(400, 0))
         doorbell = Doorbell(root / "indexer.sock")
         self.stack.callback(doorbell.close)
         limits, quota = config.Ingest(), config.Quota()
         self.ingest = Ingest(self.database, self.searchers, self.catalog, doorbell, limits, quota)
-        self.queue = Queue(self.database, self.catalog, doorbell, limits, quota)
+        self.queue = Queue(self.database, self.searchers, self.catalog, doorbell, limits, quota)
         self.retriever = self.make_retriever()
         self.answerer = self.make_answerer()
         self.start_indexer()
 
     def make_retriever(self, **settings: Any) -> Retriever:
         retrieval = config.Retrieval(**settings)
-        return Retriever(self.database, self.searchers, self.embedder, self.cache, retrieval, config.Cache())
+        return Retriever(self.database, self.searchers, self.embedders, self.cache, retrieval, config.Cache())
 
     def make_answerer(self, **settings: Any) -> Answerer:
         retrieval = config.Retrieval(**{"min_evidence": 0.0, **settings})
@@ -66,8 +69,9 @@ class World:
 
     def start_indexer(self, **settings: Any) -> None:
         self.publisher = Publisher(self.database, self.root / "index", config.Ingest(**settings))
+        self.reembedder = Reembedder(self.database, self.embedders)
         self.indexer = Indexer(
-            self.database, self.publisher, self.parser, self.embedder, is_leaving=lambda: self.is_leaving
+            self.database, self.publisher, self.parser, self.embedders, is_leaving=lambda: self.is_leaving
         )
 
     async def restart_indexer(self, **settings: Any) -> None:

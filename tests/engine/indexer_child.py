@@ -18,6 +18,7 @@ from ragagent.engine.indexing import Indexer
 from ragagent.engine.publishing import Publisher
 from ragagent.index import delta, manifest
 from ragagent.index.lexical import LexicalWriter
+from ragagent.providers.embedders import Embedders
 from ragagent.store.database import Database
 
 # Where the process ends: behind this call.
@@ -49,7 +50,7 @@ async def main(root: Path, point: str) -> None:
     end_behind(*POINTS[point])
     database = Database.open(root / "ragagent.db")
     publisher = Publisher(database, root / "index", config.Ingest())
-    indexer = Indexer(database, publisher, InProcessParser(), BagOfWords())
+    indexer = Indexer(database, publisher, InProcessParser(), Embedders(BagOfWords()))
     while await indexer.step():
         pass
 

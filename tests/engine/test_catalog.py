@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from engine.conftest import CALLER, World
-from ragagent.engine.catalog import Catalog, Chunking, EmbeddingSpace
+from fakes import BagOfWords
+from ragagent.engine.catalog import Catalog, Chunking
 from ragagent.engine.ingest import Attachment
 from ragagent.errors import Conflict, Forbidden, Invalid, NotFound
+from ragagent.providers.embedders import Embedders
 from ragagent.types import Caller, Page
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +79,7 @@ async def test_counts_follow_what_a_search_can_find(world: World) -> None:
     (after,) = await world.catalog.counts([store])
     assert (before.in_progress, before.completed) == (1, 0)
     assert (after.in_progress, after.completed) == (0, 1)
-    assert world.catalog.visible_seq(store.id) == store.seq
+    assert await world.catalog.visible_seq(store.id) == store.seq
 
 
 async def test_an_upload_that_is_retried_is_stored_once(world: World) -> None:
@@ -145,10 +147,22 @@ async def test_documents_can_be_listed_by_batch_and_state(world: World) -> None:
         await world.catalog.documents(CALLER, store.id, Page(), batch_id="vsfb_no")
 
 
-@pytest.mark.parametrize("space", [EmbeddingSpace("other", 32), EmbeddingSpace("bag-of-words", 64)])
-async def test_vectors_of_two_models_are_not_compared(world: World, space: EmbeddingSpace) -> None:
+@pytest.mark.parametrize("only", [BagOfWords(32, "other"), BagOfWords(64, "bag-of-words")])
+async def test_vectors_of_two_models_are_not_compared(world: World, only: BagOfWords) -> None:
     store = await world.store()
     world.catalog.check_space(store)
-    later = Catalog(world.database, world.searchers, space, Chunking(400, 0))
+    later = Catalog(world.database, world.searchers, Embedders(only), Chunking(400, 0))
     with pytest.raises(Conflict, match=r"'docs' holds vectors of 'bag-of-words' \(32\)"):
         later.check_space(store)
+    assert await later.unserved() == ["docs"]
+
+
+async def test_a_store_goes_on_with_its_model_when_another_becomes_the_default(world: World) -> None:
+    old = await world.store()
+    later = Catalog(
+        world.database, world.searchers, Embedders(BagOfWords(8, "new"), [world.embedder]), Chunking(400, 0)
+    )
+    later.check_space(old)
+    assert await later.unserved() == []
+    new = await later.create_store(CALLER, "new", {}, None)
+    assert (new.model, new.dimension) == ("new", 8)

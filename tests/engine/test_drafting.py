@@ -22,7 +22,7 @@ async def a_job(world: World, text: str | bytes = "tall tower", filename: str = 
 
 
 def drafter(world: World) -> Drafter:
-    return Drafter(world.database, world.parser, world.embedder)
+    return Drafter(world.database, world.parser, world.embedders)
 
 
 async def test_a_document_becomes_its_pieces(world: World) -> None:

@@ -16,6 +16,7 @@ from ragagent.engine import drafting, indexing, settling
 from ragagent.engine.indexing import Indexer
 from ragagent.errors import StorageFull, Unavailable, Upstream
 from ragagent.providers.base import Vectors
+from ragagent.providers.embedders import Embedders
 from ragagent.providers.endpoint import Refused, Transient
 from ragagent.store import documents, jobs
 from ragagent.types import Document, Page
@@ -37,7 +38,7 @@ async def states(world: World) -> dict[str, str]:
     """Return each document's state as its user sees it."""
     rows = await world.catalog.documents(CALLER, "docs", Page(100))
     files = {row.file_id: await world.catalog.file(CALLER, row.file_id) for row in rows}
-    seq = world.catalog.visible_seq((await world.catalog.store(CALLER, "docs")).id)
+    seq = await world.catalog.visible_seq((await world.catalog.store(CALLER, "docs")).id)
     return {files[row.file_id].filename: row.visible_status(seq) for row in rows}
 
 
@@ -91,7 +92,8 @@ async def test_a_document_that_cannot_be_read_fails_with_its_reason_and_holds_no
     await world.settle()
     assert (await failure(world, bad))[0] == "invalid_file"
     assert await world.search("tower") == ["tall tower"]
-    assert await world.ingest.visible(bad.store_id, (await world.catalog.store(CALLER, "docs")).seq, 0)
+    store = await world.catalog.store(CALLER, "docs")
+    assert await world.ingest.visible(store, store.seq, 0)
 
 
 async def test_a_document_without_text_fails(world: World) -> None:
@@ -162,8 +164,8 @@ async def test_a_document_of_another_embedding_fails_and_says_so(world: World) -
     world.embedder.dimension = 64
     await world.settle()
     code, message = await failure(world, row)
-    assert "'bag-of-words' (32), not of 'bag-of-words' (64)" in (message or "")
-    assert code == "invalid_value"
+    assert "'bag-of-words' (32), and there is no such embedder, only 'bag-of-words' (64)" in (message or "")
+    assert code == "embedder_not_configured"
 
 
 async def test_a_document_that_the_embedder_refuses_fails_alone(world: World) -> None:
@@ -247,7 +249,7 @@ async def test_an_embedder_that_is_down_does_not_hold_up_what_needs_none(world: 
     world.embedder.check = down
     await world.upsert("b", "text", store="other")
     await world.indexer.step()
-    assert await world.ingest.visible(store.id, written.seq, 0)
+    assert await world.ingest.visible(store, written.seq, 0)
 
 
 class Gated:
@@ -270,7 +272,7 @@ class Gated:
 def slow(world: World) -> Gated:
     """Give the world an indexer whose embedder is slow."""
     embedder = Gated(world.embedder)
-    world.indexer = Indexer(world.database, world.publisher, world.parser, embedder)
+    world.indexer = Indexer(world.database, world.publisher, world.parser, Embedders(embedder))
     return embedder
 
 
@@ -286,10 +288,10 @@ async def test_a_slow_embedder_holds_up_neither_a_delete_nor_what_is_stored(worl
         await embedder.asked.wait()
         written, _ = await world.ingest.remove(CALLER, "docs", ["a"])
         assert await world.indexer.step()
-        assert await world.ingest.visible(store.id, written.seq, 0)
+        assert await world.ingest.visible(store, written.seq, 0)
         embedder.gate.set()
         await world.settle()
-    assert await world.ingest.visible(other.id, (await world.catalog.store(CALLER, "other")).seq, 0)
+    assert await world.ingest.visible(other, (await world.catalog.store(CALLER, "other")).seq, 0)
 
 
 async def test_who_leaves_in_mid_call_counts_nothing_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from ragagent.engine.catalog import Chunking
 from ragagent.engine.ingest import Attachment, NewDocument, check_text
 from ragagent.errors import Conflict, Invalid, NotFound
 from ragagent.store import chunks, jobs
-from ragagent.types import Caller, Page
+from ragagent.types import Caller, Comparison, Page
 
 pytestmark = pytest.mark.anyio
 
@@ -41,8 +41,44 @@ async def test_the_same_text_again_is_not_stored_again(world: World) -> None:
     assert (again.seq, await queued(world)) == (first.seq, 0)
 
 
-@pytest.mark.parametrize("change", [{"text": "other"}, {"title": "T"}, {"attributes": {"n": 2}}])
-async def test_any_change_of_a_text_is_a_new_version(world: World, change: dict[str, str]) -> None:
+@pytest.mark.parametrize("is_ingested", [True, False])
+async def test_the_same_text_with_other_attributes_is_not_embedded_again(world: World, is_ingested: bool) -> None:
+    store = await world.store()
+    first = await world.upsert("a", "tower", attributes={"n": 1})
+    await world.upsert("b", "tower b", attributes={"n": 2})
+    if is_ingested:
+        await world.settle()
+    again = await world.upsert("a", "tower", attributes={"n": 2})
+    assert [(row.id, row.attributes) for row in again.documents] == [(first.documents[0].id, {"n": 2})]
+    assert again.seq > first.seq
+    assert not await world.ingest.visible(store, again.seq, 0)
+    await world.settle()
+    assert await world.ingest.visible(store, again.seq, 0)
+    assert sorted(text for batch in world.embedder.batches for text in batch) == ["tower", "tower b"]
+    assert await world.search("tower", filter=Comparison("eq", "n", 2), limit=1) == ["tower"]
+
+
+async def test_attributes_that_come_with_the_same_text_are_seen_before_any_publish(world: World) -> None:
+    await world.store()
+    await world.upsert("a", "tower", attributes={"n": 1})
+    await world.settle()
+    await world.upsert("a", "tower", attributes={"n": True})
+    assert await world.search("tower", filter=Comparison("eq", "n", 1)) == []
+    assert await world.search("tower", filter=Comparison("eq", "n", True)) == ["tower"]
+
+
+async def test_one_call_may_bring_a_text_twice(world: World) -> None:
+    await world.store()
+    new = [NewDocument("a", "tower", attributes={"n": n}) for n in (1, 2)]
+    written = await world.ingest.upsert(CALLER, "docs", new)
+    await world.settle()
+    assert await queued(world) == 0
+    assert [item.attributes for item in (await world.retrieve("tower")).evidence] == [{"n": 2}]
+    assert written.seq == (await world.catalog.store(CALLER, "docs")).seq
+
+
+@pytest.mark.parametrize("change", [{"text": "other"}, {"title": "T"}])
+async def test_another_text_or_title_is_a_new_version(world: World, change: dict[str, str]) -> None:
     await world.store()
     first = await world.upsert("a", "text", attributes={"n": 1})
     new = NewDocument(**{"external_id": "a", "text": "text", "attributes": {"n": 1}, **change})  # type: ignore[arg-type]
@@ -52,8 +88,8 @@ async def test_any_change_of_a_text_is_a_new_version(world: World, change: dict[
 
 async def test_a_text_that_failed_is_tried_again(world: World) -> None:
     await world.store()
-    world.embedder.model = "another"
     first = await world.upsert("a", "text")
+    world.embedder.model = "another"
     await world.settle()
     assert (await world.document(first.documents[0])).status == "failed"
     world.embedder.model = "bag-of-words"
@@ -144,7 +180,7 @@ async def test_removing_nothing_is_already_visible(world: World) -> None:
     await world.settle()
     written, found = await world.ingest.remove(CALLER, "docs", ["nobody"])
     assert found == []
-    assert await world.ingest.visible(store.id, written.seq, 0)
+    assert await world.ingest.visible(store, written.seq, 0)
 
 
 async def test_a_detached_file_stays_a_file(world: World) -> None:
@@ -207,7 +243,7 @@ async def test_attributes_can_be_changed_and_filters_see_it_at_once(world: World
     assert changed.documents[0].attributes == {"lang": "zh"}
     assert (await world.retrieve("tower")).evidence[0].attributes == {"lang": "zh"}
     await world.settle()
-    assert await world.ingest.visible(store.id, changed.seq, 0)
+    assert await world.ingest.visible(store, changed.seq, 0)
 
 
 async def test_a_store_of_another_model_takes_no_documents_but_lets_go_of_them(world: World) -> None:
@@ -223,10 +259,10 @@ async def test_a_store_of_another_model_takes_no_documents_but_lets_go_of_them(w
 async def test_a_write_becomes_visible_to_who_waits_for_it(world: World) -> None:
     store = await world.store()
     written = await world.upsert("a", "text")
-    assert not await world.ingest.visible(store.id, written.seq, 0.02)
+    assert not await world.ingest.visible(store, written.seq, 0.02)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.settle)
-        assert await world.ingest.visible(store.id, written.seq, 30)
+        assert await world.ingest.visible(store, written.seq, 30)
 
 
 @pytest.mark.parametrize(

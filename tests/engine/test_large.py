@@ -30,13 +30,17 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexing, "LONGEST_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(settling, "POSTPONE_SECONDS", 0.0)
     monkeypatch.setattr(large, "TURN_SECONDS", 0.0)  # one slice a turn
-    monkeypatch.setattr(slices, "LARGEST", 16)
+    take_slices_of(16, monkeypatch)
+
+
+def take_slices_of(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "FIRST", size)
+    monkeypatch.setattr(slices, "LARGEST", size)
 
 
 @pytest.fixture
 async def document(world: World) -> Document:
     await world.store()
-    world.indexer._slices.size = 16
     return await world.attach(TEXT, "large.txt")
 
 
@@ -75,7 +79,10 @@ async def test_a_large_document_shows_how_far_it_is_and_is_seen_when_it_is_whole
     assert all(len(batch) <= 16 for batch in world.embedder.batches)
 
 
-async def test_a_kill_costs_a_slice_and_parses_nothing_again(world: World, document: Document) -> None:
+async def test_a_kill_costs_a_slice_and_parses_nothing_again(
+    world: World, document: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_slices_of(4, monkeypatch)
     parsed: list[str] = []
     world.parser.check = parsed.append
     for _ in range(6):  # Each time it dies after one more slice: more deaths than a document has attempts.
@@ -83,7 +90,6 @@ async def test_a_kill_costs_a_slice_and_parses_nothing_again(world: World, docum
         with pytest.raises(Killed):
             await world.settle()
         await world.restart_indexer()
-        world.indexer._slices.size = 4
     job = await seen(world, document)
     assert job.chunks_done > 16
     world.embedder.check = lambda texts: None
@@ -110,7 +116,6 @@ async def test_a_document_that_kills_again_and_again_in_one_place_fails(world: W
             break
         except Killed:
             await world.restart_indexer()
-            world.indexer._slices.size = 16
     job = await seen(world, document)
     assert (job.status, job.error_message, deaths) == ("failed", "The indexer died 3 times on this document.", 3)
 

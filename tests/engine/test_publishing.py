@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 from contextlib import closing
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine.conftest import CALLER, World
-from ragagent.engine import publishing
-from ragagent.errors import Conflict, Damaged, Invalid, StorageFull
+from ragagent.engine import cleaning, open_index, publishing
+from ragagent.errors import Conflict, Damaged, Invalid, StorageFull, Unavailable
 from ragagent.index.compaction import Compaction
 from ragagent.index.writer import Writer
 from ragagent.store import chunks, stores
@@ -21,7 +22,10 @@ pytestmark = pytest.mark.anyio
 
 
 def rows(world: World, store: VectorStore) -> int:
-    with world.searchers.pin(store.id) as searcher:
+    with world.database.read() as tx:
+        row = stores.get(tx, store.id)
+    assert row is not None
+    with world.searchers.pin(row.index) as searcher:
         return searcher.rows
 
 
@@ -52,7 +56,7 @@ async def test_a_store_that_stands_still_is_left_alone(world: World) -> None:
 async def test_many_rows_are_shown_at_once_though_they_come_in_slices(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "PUBLISH_ROWS", 2)
+    monkeypatch.setattr(open_index, "PUBLISH_ROWS", 2)
     store = await world.store()
     for n in range(7):
         await world.upsert(f"d{n}", f"tower {n}")
@@ -83,8 +87,29 @@ async def test_a_damaged_index_is_made_anew_from_the_database(world: World, brok
     data = path.read_bytes()
     path.write_bytes(b"\x00" * (len(data) // 2))
     world.start_indexer()
+    with contextlib.suppress(Unavailable):  # What of it is open already goes on.
+        await world.search("tower", dense_weight=0.0)
+    await world.upsert("d3", "tower 3")
     await world.settle()
-    assert sorted(await world.search("tower")) == ["tower 0", "tower 1", "tower 2"]
+    assert sorted(await world.search("tower")) == ["tower 0", "tower 1", "tower 2", "tower 3"]
+    assert (await world.catalog.store(CALLER, "docs")).edition == 1
+
+
+async def test_an_index_that_cannot_be_read_is_said_to_be_rebuilt_and_never_looks_empty(world: World) -> None:
+    store = await filled(world)
+    await filled(world, 1, "other")
+    await world.publisher.close()
+    shutil.rmtree(world.root / "index" / store.id)
+    world.start_indexer()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="is being rebuilt from the database") as caught:
+            await world.search("tower")
+        assert caught.value.retry_after
+    assert await world.search("tower", ["other"]) == ["tower 0"]
+    (counts,) = await world.catalog.counts([store])
+    assert counts.in_progress == 3
+    await world.settle()
+    assert len(await world.search("tower")) == 3
 
 
 async def test_an_index_that_is_gone_is_made_anew_from_the_database(world: World) -> None:
@@ -247,13 +272,14 @@ async def test_no_more_writers_stay_open_than_are_of_use(world: World, monkeypat
     await world.upsert("more", "text", store="s0")
     await world.settle()
     assert rows(world, opened[0]) == 2
-    assert len(world.publisher.manifests) == 5
+    assert len(world.publisher.manifests) == 2
+    assert world.publisher.store_count == 5
 
 
 async def test_a_deleted_store_is_erased_in_slices_and_its_files_go_last(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "ERASE_DOCUMENTS", 2)
+    monkeypatch.setattr(cleaning, "ERASE_DOCUMENTS", 2)
     store = await filled(world)
     await world.catalog.delete_store(CALLER, store.id)
     await world.settle()
@@ -280,7 +306,7 @@ async def test_a_store_deleted_while_its_generation_is_built_is_erased(world: Wo
 async def test_replaced_versions_are_swept_when_nobody_can_be_reading_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "ERASE_DOCUMENTS", 1)
+    monkeypatch.setattr(cleaning, "ERASE_DOCUMENTS", 1)
     await world.store()
     for round_ in range(2):
         for n in range(3):
@@ -292,8 +318,8 @@ async def test_replaced_versions_are_swept_when_nobody_can_be_reading_them(
             return int(tx.execute("SELECT count(*) FROM documents").fetchone()[0])
 
     assert standing() == 6
-    monkeypatch.setattr(publishing, "GRACE_SECONDS", 0.0)
-    world.publisher._next_sweep = 0.0
+    monkeypatch.setattr(cleaning, "GRACE_SECONDS", 0.0)
+    world.publisher._cleaner._next_sweep = 0.0
     await world.indexer.step()  # The first sweep only notes what is shown.
     assert standing() == 6
     await world.indexer.step()
@@ -303,6 +329,18 @@ async def test_replaced_versions_are_swept_when_nobody_can_be_reading_them(
         assert tx.execute("SELECT count(*) FROM tombstones").fetchone()[0] == 0
     found = (await world.retrieve("tower")).found
     assert len(found.hits) == 3, "the lexical leg has forgotten them as well"
+
+
+async def test_versions_that_no_reader_sees_take_no_place_in_the_words_leg(world: World) -> None:
+    await world.store()
+    await world.upsert("other", "tower")
+    for n in range(5):
+        await world.upsert("hot", f"tower tower tower of round {n}")
+        await world.settle()
+        if n == 2:
+            await world.restart_indexer()
+    found = (await world.retrieve("tower")).found
+    assert sum(hit.lexical is not None for _, hit in found.hits) == 3, "the other, the newest, and the one before it"
 
 
 async def test_an_index_of_another_model_is_a_conflict_that_is_said(world: World) -> None:

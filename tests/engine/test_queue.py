@@ -55,8 +55,8 @@ async def test_what_failed_stays_listed_and_is_found_when_its_second_try_is_publ
     row = await world.attach("tall tower", "a.txt")
     world.embedder.model = "another"
     await world.settle()
-    await world.attach("later tower", "b.txt")
     world.embedder.model = "bag-of-words"
+    await world.attach("later tower", "b.txt")
     await world.settle()
     assert await listed(world) == await listed(world, status="failed") == {"a.txt": "failed"}
     again = await world.queue.retry(CALLER, f"job_{row.id}")
@@ -103,9 +103,10 @@ async def test_a_try_again_of_what_waits_is_now(world: World) -> None:
 
 async def test_an_older_version_is_not_brought_back_over_a_newer_one(world: World) -> None:
     await world.store()
-    world.embedder.model = "another"
     old = (await world.upsert("a", "old tower")).documents[0]
+    world.embedder.model = "another"
     await world.settle()
+    world.embedder.model = "bag-of-words"
     new = (await world.upsert("a", "new tower")).documents[0]
     with pytest.raises(Conflict, match=f"job_{new.id}"):
         await world.queue.retry(CALLER, f"job_{old.id}")
@@ -115,8 +116,8 @@ async def test_a_version_that_failed_leaves_the_old_one_and_replaces_it_when_it_
     await world.store()
     await world.upsert("a", "old tower")
     await world.settle()
-    world.embedder.model = "another"
     new = (await world.upsert("a", "new tower")).documents[0]
+    world.embedder.model = "another"
     await world.settle()
     world.embedder.model = "bag-of-words"
     assert await world.search("tower") == ["old tower"]

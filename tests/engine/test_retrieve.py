@@ -210,7 +210,7 @@ class TestCache:
         assert world.embedder.batches == [["tower"]]
 
     async def test_a_vector_from_the_cache_is_the_vector(self, world: World) -> None:
-        first, second = await world.retriever.embed("tower"), await world.retriever.embed("tower")
+        first, second = [await world.retriever.embed("tower", world.embedder) for _ in range(2)]
         assert first.dtype == np.float32
         assert first.shape == (32,)
         assert first.tolist() == second.tolist()

@@ -8,7 +8,7 @@ import pytest
 
 from engine.conftest import CALLER, World
 from ragagent.engine import welcome
-from ragagent.engine.catalog import Chunking, EmbeddingSpace
+from ragagent.engine.catalog import Chunking
 
 pytestmark = pytest.mark.anyio
 
@@ -21,8 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def load(world: World, *paths: Path) -> int:
-    space = EmbeddingSpace(world.embedder.model, world.embedder.dimension)
-    return await world.database.update(lambda tx: welcome.load(tx, paths, space, Chunking(400, 0)))
+    return await world.database.update(lambda tx: welcome.load(tx, paths, world.embedder, Chunking(400, 0)))
 
 
 async def test_the_files_are_loaded_into_a_store_that_answers(world: World, path: Path) -> None:

@@ -122,13 +122,17 @@ def publish_once(root: Path, effect: int) -> None:
     writer.publish(2, [*rows(range(8, 12)), row(0, seed=100)], dead=[1, 2], forget=[1, 2])
 
 
-def compact_once(root: Path, effect: int) -> None:
-    writer = open_writer(root)
+def compact_once(root: Path, effect: int, **options: Any) -> None:
+    writer = open_writer(root, **options)
     die_before(effect)
     with writer.begin_compaction() as build:
         build.run()
         writer.finish_compaction(build)
     writer.prune()
+
+
+def merge_once(root: Path, effect: int) -> None:
+    compact_once(root, effect, hnsw_rows=1)
 
 
 def create_once(root: Path, effect: int) -> None:
@@ -144,6 +148,7 @@ def recreate_once(root: Path, effect: int) -> None:
 WORK: dict[str, Callable[[Path, int], None]] = {
     "publish": publish_once,
     "compact": compact_once,
+    "merge": merge_once,
     "create": create_once,
     "recreate": recreate_once,
 }
@@ -165,8 +170,8 @@ def full(root: Path) -> None:
     say(writer.seq)
 
 
-def open_writer(root: Path, store_id: str = STORE) -> Writer:
-    return Writer.open(root, store_id, MODEL, DIMENSION, hnsw_rows=10_000, max_delta_rows=100)
+def open_writer(root: Path, store_id: str = STORE, **options: Any) -> Writer:
+    return Writer.open(root, store_id, MODEL, DIMENSION, **{"hnsw_rows": 10_000, "max_delta_rows": 100, **options})
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -45,7 +45,7 @@ def test_rows_are_ordered_by_document(bed: Bed) -> None:
     writer.publish(1, [row(1, 9), row(2, 3), row(3, 9), row(4, 1)])
     writer.compact()
     with bed.searchers().pin(STORE) as searcher:
-        assert searcher._generation.rows.tolist() == [[4, 1], [2, 3], [1, 9], [3, 9]]
+        assert searcher._generations[-1].rows.tolist() == [[4, 1], [2, 3], [1, 9], [3, 9]]
 
 
 def test_a_store_becomes_a_graph_at_its_size_and_flat_again_below_it(bed: Bed) -> None:
@@ -55,10 +55,66 @@ def test_a_store_becomes_a_graph_at_its_size_and_flat_again_below_it(bed: Bed) -
     for seq in (2, 3):
         writer.compact()
         with searchers.pin(STORE) as searcher:
-            kinds.append(type(searcher._generation._index).__name__)
+            kinds.append(searcher._generations[-1].kind)
         writer.publish(seq, dead=range(20), forget=range(20))
-    assert kinds == ["IndexHNSWFlat", "IndexFlatIP"]
+    assert kinds == ["hnsw", "flat"]
     assert seen(searchers)[1] == set(range(20, 40))
+
+
+def test_a_large_generation_stays_as_it_is_and_its_dead_stay_dead(bed: Bed) -> None:
+    writer, searchers = bed.writer(hnsw_rows=1), bed.searchers()
+    writer.publish(1, rows(range(40)))
+    writer.compact()
+    with searchers.pin(STORE) as first:
+        writer.publish(2, [*rows(range(40, 44)), row(7, seed=107)], dead=[3], forget=[3])
+        writer.compact()
+        assert [part.rows for part in writer.manifest.parts] == [40, 5]
+        assert (writer.manifest.generation, writer.manifest.dead_rows) == (3, 2)
+        with searchers.pin(STORE) as second:
+            assert second._generations[0] is first._generations[0]
+    alive = set(range(44)) - {3}
+    assert seen(searchers) == (2, alive, alive)
+    writer.publish(3, [row(9, seed=109)], dead=[7, 8, 42], forget=[7, 8, 42])
+    writer.close()
+    writer = bed.writer(hnsw_rows=1)
+    writer.publish(4, [row(8, seed=108)])
+    alive -= {7, 42}
+    assert seen(searchers) == (4, alive, alive)
+    with searchers.pin(STORE) as searcher:
+        assert [searcher.search(vector(seed), [], candidates=1).dense[0][0] for seed in (108, 109, 43)] == [8, 9, 43]
+    assert writer.prune() == []
+    assert sorted(path.name for path in bed.store.iterdir() if path.name[0] == "0") == [
+        "000002",
+        "000003",
+        "000003.delta",
+    ]
+
+
+def test_a_merge_takes_every_generation_that_is_no_larger(bed: Bed) -> None:
+    writer, searchers = bed.writer(hnsw_rows=1), bed.searchers()
+    sizes = []
+    for seq, count in enumerate((40, 8, 4, 4, 100), start=1):
+        writer.publish(seq, rows(range(1000 * seq, 1000 * seq + count)))
+        writer.compact()
+        sizes.append([part.rows for part in writer.manifest.parts])
+    assert sizes == [[40], [40, 8], [40, 8, 4], [40, 16], [156]]
+    with searchers.pin(STORE) as searcher:
+        assert searcher.rows == 156
+
+
+def test_a_filter_holds_in_every_generation(bed: Bed) -> None:
+    writer = bed.writer(hnsw_rows=1)
+    for seq, chunks in enumerate((range(40), range(40, 50), range(50, 53)), start=1):
+        writer.publish(seq, [row(chunk, chunk % 5) for chunk in chunks])
+        if seq < 3:
+            writer.compact()
+    assert len(writer.manifest.parts) == 2
+    with bed.searchers().pin(STORE) as searcher:
+        legs = searcher.search(vector(0), ["all"], candidates=100, documents=np.array([1, 3]))
+        expected = {chunk for chunk in range(53) if chunk % 5 in (1, 3)}
+        assert {chunk for chunk, _ in legs.dense} == {chunk for chunk, _ in legs.lexical} == expected
+        scores = [score for _, score in legs.dense]
+        assert scores == sorted(scores, reverse=True)
 
 
 def test_everything_may_die(bed: Bed) -> None:
@@ -144,6 +200,6 @@ def test_a_generation_built_in_batches_is_whole(bed: Bed, monkeypatch: pytest.Mo
     writer.publish(2, rows(range(20, 40)))
     writer.compact()
     with bed.searchers().pin(STORE) as searcher:
-        ids = searcher._generation.rows[:, 0]
+        ids = searcher._generations[-1].rows[:, 0]
         expected = np.stack([vector(int(chunk)) for chunk in ids])
-        assert np.array_equal(searcher._generation.vectors, expected)
+        assert np.array_equal(searcher._generations[-1].vectors.take(np.arange(len(ids))), expected)

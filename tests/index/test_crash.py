@@ -63,6 +63,29 @@ def test_a_crash_in_compaction_loses_nothing_and_leaves_nothing_behind(bed: Bed)
     assert generations == {1, 2}
 
 
+def test_a_crash_in_a_merge_keeps_the_large_generation_and_its_dead(bed: Bed) -> None:
+    with bed.writer(hnsw_rows=1) as writer:
+        writer.publish(1, rows(range(8)))
+        writer.compact()
+        writer.publish(2, [*rows(range(20, 23))], dead=[1, 2], forget=[1, 2])
+    alive = (OLD | {20, 21, 22}) - {1, 2}
+    found = set()
+    for copy in copies(bed, "merge"):
+        assert seen(copy.searchers()) == (2, alive, alive)
+        with copy.writer(hnsw_rows=1) as writer:
+            numbers = [f"{part.number:06d}" for part in writer.manifest.parts]
+            found.add(tuple(numbers))
+            assert {path.name for path in copy.store.iterdir()} == {
+                *numbers,
+                f"{numbers[-1]}.delta",
+                "lexical",
+                "MANIFEST",
+            }
+            writer.publish(3, dead=[3, 20], forget=[3, 20])
+        assert seen(copy.searchers()) == (3, alive - {3, 20}, alive - {3, 20})
+    assert found == {("000002",), ("000002", "000003")}
+
+
 @pytest.mark.parametrize("work", ["create", "recreate"])
 def test_a_crash_in_making_a_store_leaves_one_that_can_be_made(bed: Bed, work: str) -> None:
     with bed.writer() as writer:

@@ -7,9 +7,9 @@ import pytest
 
 from ragagent.errors import Damaged
 from ragagent.index import manifest
-from ragagent.index.manifest import Manifest
+from ragagent.index.manifest import Manifest, Part, Sums
 
-ONE = Manifest("vs_test", 7, 3, 100, 20, 5, "模型-a", 16, 1.5)
+ONE = Manifest("vs_test", 7, (Part(2, 60), Part(3, 40)), 20, 5, Sums(1, 2, 3), 9, "模型-a", 16, 1.5)
 
 
 def test_a_published_manifest_reads_back(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_a_published_manifest_reads_back(tmp_path: Path) -> None:
     found = manifest.read(tmp_path)
     assert found == (manifest.stamp(tmp_path), published)
     assert dataclasses.replace(published, published_at=1.5) == ONE
-    assert published.rows == 115
+    assert (published.generation, published.generation_rows, published.rows) == (3, 100, 115)
 
 
 def test_no_manifest_is_none_and_not_an_error(tmp_path: Path) -> None:
@@ -42,8 +42,8 @@ def test_every_truncation_is_noticed() -> None:
 
 
 def test_another_format_is_refused() -> None:
-    with pytest.raises(Damaged, match="format 1"):
-        manifest.decode(manifest.encode(dataclasses.replace(ONE, format=2)))
+    with pytest.raises(Damaged, match="format 1; this version reads format 2"):
+        manifest.decode(manifest.encode(dataclasses.replace(ONE, format=1)))
 
 
 def test_each_publish_changes_the_stamp_however_fast_they_follow(tmp_path: Path) -> None:

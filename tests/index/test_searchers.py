@@ -47,15 +47,58 @@ def test_an_unchanged_manifest_gives_the_same_searcher(bed: Bed) -> None:
         assert one is two
 
 
+def test_what_is_over_is_let_go_of_though_nobody_asks(bed: Bed) -> None:
+    writer, searchers = bed.writer(), bed.searchers()
+    writer.publish(1, rows([1]))
+    with searchers.pin(STORE) as one:
+        pass
+    writer.publish(2, rows([2]))
+    searchers.drop_outdated()
+    with searchers.pin(STORE) as two:
+        assert two._generations == one._generations  # Only its delta is newer.
+    writer.compact()
+    assert writer.prune() == []
+    searchers.drop_outdated()
+    assert writer.prune() == [1]
+    assert seen(searchers) == (2, {1, 2}, {1, 2})
+
+
+def test_what_is_pinned_is_not_let_go_of(bed: Bed) -> None:
+    writer, searchers = bed.writer(), bed.searchers()
+    writer.publish(1, rows([1]))
+    with searchers.pin(STORE) as searcher:
+        writer.compact()
+        searchers.drop_outdated()
+        assert searcher.search(vector(1), ["all"], candidates=5).dense[0][0] == 1
+        assert writer.prune() == []
+    assert writer.prune() == [1]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_store_that_is_gone_or_damaged_is_let_go_of(bed: Bed, is_there: bool) -> None:
+    writer, searchers = bed.writer(), bed.searchers()
+    writer.publish(1, rows([1]))
+    assert seen(searchers) == (1, {1}, {1})
+    if is_there:
+        (bed.store / "MANIFEST").write_bytes(b"nothing")
+    else:
+        (bed.store / "MANIFEST").unlink()
+    assert lock.exclusive(bed.store / "000001" / "LOCK") is None
+    searchers.drop_outdated()
+    held = lock.exclusive(bed.store / "000001" / "LOCK")
+    assert held is not None
+    held.close()
+
+
 def test_a_publish_keeps_the_generation_mapped_and_a_compaction_replaces_it(bed: Bed) -> None:
     writer, searchers = bed.writer(), bed.searchers()
     with searchers.pin(STORE) as one:
         writer.publish(1, rows([1]))
         with searchers.pin(STORE) as two:
-            assert one._generation is two._generation
+            assert one._generations[0] is two._generations[0]
             writer.compact()
             with searchers.pin(STORE) as three:
-                assert three._generation is not two._generation
+                assert three._generations[0] is not two._generations[0]
 
 
 def test_an_index_made_anew_is_not_taken_for_the_old_one_of_the_same_number(bed: Bed) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,6 +184,48 @@ def test_a_lost_lexical_index_is_damage(bed: Bed) -> None:
         bed.writer()
 
 
+def test_a_lexical_index_older_than_the_manifest_is_damage(bed: Bed) -> None:
+    with bed.writer() as writer:
+        writer.publish(1, rows(range(4)))
+        shutil.copytree(bed.store / "lexical", bed.root / "older")
+        writer.publish(2, rows(range(4, 8)))
+    files.remove(bed.store / "lexical")
+    (bed.root / "older").rename(bed.store / "lexical")
+    with pytest.raises(Damaged, match="older than its manifest"):
+        bed.writer()
+
+
+@pytest.mark.parametrize("name", ["rows.i64", "links.i32", "starts.i64", "entry.i64"])
+def test_what_could_lead_a_reader_astray_is_found_by_the_writer(bed: Bed, name: str) -> None:
+    """A link into nowhere would end the process that follows it."""
+    with bed.writer(hnsw_rows=1) as writer:
+        writer.publish(1, rows(range(40)))
+        writer.compact()
+    path = bed.store / "000002" / name
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 64
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match="checksum"):
+        bed.writer(hnsw_rows=1)
+
+
+@pytest.mark.parametrize("name", ["vectors.f32", "rows.i64", "dead.i64"])
+def test_a_flipped_bit_in_the_delta_is_damage_for_readers_and_writers(bed: Bed, name: str) -> None:
+    searchers = bed.searchers()
+    with bed.writer() as writer:
+        writer.publish(1, rows(range(4)))
+        assert seen(searchers)[0] == 1
+        writer.publish(2, rows(range(4, 8)), dead=[0, 1], forget=[0, 1])
+    path = bed.store / "000001.delta" / name
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match="checksums"):
+        seen(searchers)
+    with pytest.raises(Damaged, match="checksums"):
+        bed.writer()
+
+
 def test_a_flipped_bit_in_the_manifest_is_damage(bed: Bed) -> None:
     bed.writer().close()
     path = bed.store / "MANIFEST"
@@ -219,6 +262,21 @@ def test_disk_stats_count_what_lies_there(bed: Bed) -> None:
     assert stats is not None
     assert (stats.seq, stats.generation, stats.rows, stats.delta_rows, stats.dead_rows) == (4, 1, 9, 10, 1)
     assert stats.bytes >= 10 * DIMENSION * 4
+
+
+def test_disk_stats_tell_the_kind_of_each_generation(bed: Bed) -> None:
+    for first, count, vectors in ((0, 25, "float32"), (100, 6, "int8"), (200, 1, "float32")):
+        with bed.writer(hnsw_rows=2, vectors=vectors) as writer:
+            writer.publish(writer.seq + 1, rows(range(first, first + count)))
+            writer.compact()
+    stats = disk_stats(bed.root, STORE)
+    assert stats is not None
+    assert [(one.number, one.rows, one.kind) for one in stats.generations] == [
+        (2, 25, "hnsw"),
+        (3, 6, "hnsw-int8"),
+        (4, 1, "flat"),
+    ]
+    assert all(0 < one.bytes < stats.bytes for one in stats.generations)
 
 
 def test_a_removed_store_is_empty_for_those_who_come_and_whole_for_those_who_hold_it(bed: Bed) -> None:

@@ -24,4 +24,4 @@ def test_the_name_decides_the_class() -> None:
 
 
 def test_preloading_an_endpoint_does_nothing() -> None:
-    registry.preload(config.Embedder(provider="openai", base_url=URL))
+    registry.preload([config.Embedder(provider="openai", base_url=URL)])

@@ -55,6 +55,19 @@ async def test_what_means_the_same_is_nearer(embedder: WordLlama) -> None:
     assert question @ near > question @ far + 0.2
 
 
+@pytest.mark.parametrize("dimension", [64, 128])
+async def test_a_shorter_row_is_the_beginning_of_the_whole_one(embedder: WordLlama, dimension: int) -> None:
+    texts = ["When does the library open?", "The library opens at nine.", "Whales are mammals of the sea.", ""]
+    short = await WordLlama(config.Embedder(dimension=dimension)).embed(texts)
+    whole = (await embedder.embed(texts))[:, :dimension]
+    assert short.shape == (4, dimension)
+    np.testing.assert_allclose(short, whole / np.linalg.norm(whole, axis=1, keepdims=True), atol=1e-6)
+    directory = Path(package.__file__).parent
+    own = package.WordLlama.load(cache_dir=directory, disable_download=True, trunc_dim=dimension)
+    np.testing.assert_allclose(short[:3], own.embed(texts[:3], norm=True), atol=1e-6)
+    assert short[0] @ short[1] > short[0] @ short[2] + 0.2
+
+
 def test_another_dimension_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'embedder.dimension' has value '512'"):
         WordLlama(config.Embedder(dimension=512))

@@ -110,10 +110,10 @@ class Visibility(RuleBasedStateMachine):
 
     def born(self, after: int, up_to: int) -> set[int]:
         found: set[int] = set()
-        while rows := chunks.born(
-            self.tx, self.store.id, self.store.slot, after, up_to, beyond=max(found, default=0), limit=2
-        ):
+        beyond = (0, 0)
+        while rows := chunks.born(self.tx, self.store.id, self.store.slot, after, up_to, beyond=beyond, limit=2):
             found |= {row.id for row in rows}
+            beyond = rows[-1].seq, rows[-1].id
         return found
 
     @rule()
@@ -187,7 +187,7 @@ def test_a_vector_comes_back_as_it_was(database: Database) -> None:
         store = new_store(tx)
         row = new_document(tx, store)
         chunks.complete(tx, row.id, [chunks.NewChunk(0, 0, 1, "x", vector)])
-        (found,) = chunks.born(tx, store.id, 0, 0, row.seq, beyond=0, limit=9)
+        (found,) = chunks.born(tx, store.id, 0, 0, row.seq, beyond=(0, 0), limit=9)
         assert found.vector.tobytes() == vector.tobytes()
         assert (found.document_id, found.text) == (row.id, "x")
 
@@ -254,3 +254,17 @@ def test_a_purge_takes_the_file_of_a_replaced_text_unless_it_is_used_elsewhere(d
         assert [chunks.purge_replaced(tx, store.id, seq, 10) for seq in (seqs[0] - 1, seqs[1], seqs[1])] == [0, 2, 0]
         assert [files.find(tx, CALLER, file.id) for file in (lone, shared)] == [None, shared]
         assert len(chunks.buried(tx, store.id, seqs[1])) == 2
+
+
+def test_evidence_is_read_by_its_ids_however_large_the_store(database: Database) -> None:
+    statements: list[str] = []
+    with database.write() as tx:
+        store = new_store(tx)
+        row = ingested(tx, store, *"abcdefghij")
+        hits = [Hit(number, 0.5) for number in column(tx, "SELECT id FROM chunks")]
+        tx.set_trace_callback(statements.append)
+        assert len(chunks.evidence(tx, store.id, hits, row.seq)) == 10
+        tx.set_trace_callback(None)
+        (statement,) = (one for one in statements if "FROM chunks c" in one)
+        plan = [step["detail"] for step in tx.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    assert "SEARCH c USING INTEGER PRIMARY KEY (rowid=?)" in plan, plan

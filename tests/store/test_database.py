@@ -26,7 +26,7 @@ OPEN = "import sys; from pathlib import Path; from ragagent.store.database impor
 
 def seq(opened: Database) -> int:
     with opened.read() as tx:
-        return int(column(tx, "SELECT value FROM counters")[0])
+        return int(column(tx, "SELECT value FROM counters WHERE name = 'seq'")[0])
 
 
 def take(opened: Database) -> int:
@@ -45,7 +45,7 @@ def test_a_new_file_gets_the_newest_schema_once(tmp_path: Path) -> None:
     for _ in range(2):
         with closing(Database.open(tmp_path / "x.db")) as opened, opened.read() as tx:
             assert column(tx, "PRAGMA user_version") == [len(list(SCRIPTS.glob("*.sql")))]
-            assert column(tx, "SELECT value FROM counters") == [0]
+            assert column(tx, "SELECT value FROM counters WHERE name = 'seq'") == [0]
 
 
 def test_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path) -> None:
@@ -139,9 +139,9 @@ def test_a_transaction_that_sqlite_has_ended_keeps_its_first_error(database: Dat
 
 def test_a_reader_sees_one_moment_while_others_write(database: Database) -> None:
     with database.read() as tx:
-        before = column(tx, "SELECT value FROM counters")
+        before = column(tx, "SELECT value FROM counters WHERE name = 'seq'")
         take(database)
-        assert column(tx, "SELECT value FROM counters") == before == [0]
+        assert column(tx, "SELECT value FROM counters WHERE name = 'seq'") == before == [0]
     assert seq(database) == 1
 
 
@@ -169,7 +169,7 @@ def test_writers_of_many_threads_take_turns(database: Database) -> None:
 @pytest.mark.anyio
 async def test_view_and_update_return_what_their_work_returns(database: Database) -> None:
     assert await database.update(next_seq) == 1
-    assert await database.view(lambda tx: column(tx, "SELECT value FROM counters")) == [1]
+    assert await database.view(lambda tx: column(tx, "SELECT value FROM counters WHERE name = 'seq'")) == [1]
 
 
 def test_connections_are_used_again(database: Database) -> None:
@@ -255,7 +255,7 @@ def test_a_file_that_is_no_database_is_damaged(tmp_path: Path, junk: bytes) -> N
 
 def test_a_corrupt_page_is_damaged(tmp_path: Path) -> None:
     with closing(Database.open(tmp_path / "x.db")) as opened, opened.write() as tx:
-        for n in range(200):
+        for n in range(500):
             new_store(tx, name=f"{n}" * 500)
     data = bytearray((tmp_path / "x.db").read_bytes())
     half = len(data) // 2  # The schema stands before it.

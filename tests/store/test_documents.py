@@ -8,7 +8,7 @@ import pytest
 
 from ragagent.store import chunks, documents, files, jobs, stores
 from ragagent.store.database import Database
-from ragagent.types import Comparison, Page
+from ragagent.types import Page
 from store.conftest import CALLER, column, ingested, new_chunks, new_document, new_file, new_store
 
 
@@ -20,7 +20,7 @@ def test_a_document_and_its_job_are_one_write(database: Database) -> None:
         assert (row.status, row.visible_status(row.seq), row.external_id) == ("in_progress", "in_progress", "a")
         assert row.attributes == {"n": 1, "s": "中", "b": True, "f": 0.5}
         assert column(tx, "SELECT document_id FROM jobs WHERE seq = ?", [row.seq]) == [row.id]
-        assert [found.seq for found in stores.living(tx)] == [row.seq]
+        assert [found.seq for found in stores.changed(tx, 0)] == [row.seq]
 
 
 def test_a_file_stands_in_a_store_once(database: Database) -> None:
@@ -86,7 +86,7 @@ def test_attributes_are_replaced_whole_and_are_a_write(database: Database) -> No
         found = documents.find(tx, store.id, row.file_id)
         assert found is not None
         assert (found.attributes, found.seq) == ({"b": "2"}, row.seq)
-        assert [store.seq for store in stores.living(tx)] == [seq] == [row.seq + 1]
+        assert [store.seq for store in stores.changed(tx, 0)] == [seq] == [row.seq + 1]
 
 
 def test_a_removed_document_leaves_tombstones_for_its_chunks_alone(database: Database) -> None:
@@ -132,20 +132,3 @@ def test_a_batch_is_its_stores_alone(database: Database) -> None:
         batch = documents.add_batch(tx, new_store(tx).id)
         assert documents.find_batch(tx, batch.store_id, batch.id) == batch
         assert documents.find_batch(tx, new_store(tx).id, batch.id) is None
-
-
-def test_a_filter_finds_documents_of_its_store_in_order(database: Database) -> None:
-    with database.write() as tx:
-        store, other = new_store(tx), new_store(tx)
-        rows = [new_document(tx, store, attributes={"n": n}) for n in (1, 2, 3)]
-        new_document(tx, other, attributes={"n": 3})
-        assert documents.matching(tx, store.id, Comparison("gte", "n", 2)) == [rows[1].id, rows[2].id]
-
-
-def test_attribute_keys_are_those_of_the_store(database: Database) -> None:
-    with database.write() as tx:
-        store, other = new_store(tx), new_store(tx)
-        new_document(tx, store, attributes={"b": 1, "a\\b": 2})
-        new_document(tx, other, attributes={"c": 1})
-        assert documents.attribute_keys(tx, store.id) == ["a\\b", "b"]
-        assert [documents.has_attribute(tx, store.id, key) for key in ("b", "a\\b", "c")] == [True, True, False]

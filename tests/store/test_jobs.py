@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import sqlite3
 import time
-from contextlib import closing
-from pathlib import Path
 
 from ragagent.errors import Invalid
-from ragagent.store import backlog, chunks, documents, jobs, stores
-from ragagent.store.backlog import Load
+from ragagent.store import chunks, documents, jobs, stores
 from ragagent.store.database import Database, Transaction
 from ragagent.store.jobs import Holder, JobRow, Work
 from store.conftest import new_chunks, new_document, new_store
@@ -224,7 +219,7 @@ def test_a_document_that_is_tried_again_has_a_new_seq_and_is_published(database:
         assert (found.status, found.error_code, found.seq) == ("in_progress", None, later.seq + 1)
         assert taken(tx) == [failed.id]
         chunks.complete(tx, failed.id, new_chunks("mended"))
-        (chunk,) = chunks.born(tx, store.id, 0, later.seq, found.seq, beyond=0, limit=9)
+        (chunk,) = chunks.born(tx, store.id, 0, later.seq, found.seq, beyond=(0, 0), limit=9)
         assert (chunk.text, jobs.watermark(tx, store.id)) == ("mended", found.seq)
 
 
@@ -239,24 +234,3 @@ def test_a_cancelled_document_is_given_up_and_a_completed_one_is_not(database: D
         assert states == {row.id: "cancelled", done.id: "completed"}
         assert jobs.depth(tx) == 0
         assert not chunks.complete(tx, row.id, new_chunks("late"))
-
-
-def test_what_waited_before_the_schema_changed_still_waits(tmp_path: Path) -> None:
-    scripts = importlib.resources.files("ragagent.store").joinpath("schema")
-    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as old:
-        old.executescript(scripts.joinpath("001.sql").read_text())
-        old.execute("PRAGMA user_version = 1")
-        old.execute(
-            "INSERT INTO vector_stores VALUES ('vs', 'default', 'docs', '{}', 'model-a', 4, 400, 0, 1, 2, NULL)"
-        )
-        old.execute("INSERT INTO files VALUES ('file', 'default', 'a.txt', 'assistants', 5, '', NULL, 1)")
-        old.execute(
-            "INSERT INTO documents (id, store_id, file_id, status, chunk_tokens, overlap_tokens, created_at, seq)"
-            " VALUES (7, 'vs', 'file', 'in_progress', 400, 0, 1, 2)"
-        )
-        old.execute("INSERT INTO jobs VALUES ('job_x', 'vs', 7, 2, 1, 'trace', 3)")
-    with closing(Database.open(tmp_path / "x.db")) as database, database.write() as tx:
-        (job,) = jobs.take(tx, HOLDER, 9, MUCH)
-        assert (job.document_id, job.bytes, job.attempts, job.traceparent) == (7, 5, 2, "trace")
-        assert backlog.load(tx) == Load(1, 5)
-        assert jobs.watermark(tx, "vs") == 1

@@ -56,7 +56,7 @@ def test_nobody_sees_it_until_all_of_it_moves_at_once(database: Database) -> Non
         assert column(tx, "SELECT count(*) FROM chunks") == [0]
         assert jobs.watermark(tx, row.store_id) == row.seq - 1
         assert chunks.complete(tx, row.id, staging.chunks(tx, row.id))
-        born = chunks.born(tx, row.store_id, 0, 0, row.seq, beyond=0, limit=9)
+        born = chunks.born(tx, row.store_id, 0, 0, row.seq, beyond=(0, 0), limit=9)
         assert [(chunk.text, chunk.vector[0]) for chunk in born] == [("one", 1), ("two", 2), ("three", 3)]
         assert chunks.of_document(tx, row.id) == [(start, end, text) for _, start, end, text in PIECES]
         for table in ("jobs", "staged_chunks", "staged_vectors"):

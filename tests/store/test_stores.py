@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from ragagent.store import chunks, documents, files, stores
-from ragagent.store.database import Database, Transaction
-from ragagent.types import Page, VectorStore
-from store.conftest import CALLER, column, ingested, new_document, new_file, new_store
+from ragagent.store.database import Database, Transaction, last_seq, migrate
+from ragagent.types import Counts, Document, Page, Totals, VectorStore
+from store.conftest import CALLER, column, ingested, new_chunks, new_document, new_file, new_store
 
 
 def erased(tx: Transaction, store: VectorStore, limit: int = 100) -> None:
@@ -63,7 +72,7 @@ def test_a_deleted_store_is_hidden_at_once_and_its_queue_is_gone(database: Datab
         seq = stores.mark_deleted(tx, row.id)
         assert seq > row.seq
         assert stores.find(tx, "default", row.id) is None
-        assert (stores.living(tx), stores.deleted(tx)) == ([], [row.id])
+        assert (stores.changed(tx, 0), stores.deleted(tx)) == ([], [row.id])
         assert column(tx, "SELECT count(*) FROM jobs") == [0]
 
 
@@ -75,7 +84,7 @@ def test_a_deleted_store_is_erased_in_steps(database: Database) -> None:
         documents.remove(tx, ingested(tx, doomed, "leaves a tombstone"))
         stores.mark_deleted(tx, doomed.id)
         assert [stores.erase(tx, doomed.id, 2), stores.erase(tx, doomed.id, 2)] == [False, True]
-        assert [row.id for row in stores.living(tx)] == [other.id]
+        assert [row.id for row in stores.changed(tx, 0)] == [other.id]
         for table in ("documents", "chunks", "tombstones"):
             assert column(tx, f"SELECT DISTINCT store_id FROM {table}") in ([other.id], [])
 
@@ -103,7 +112,7 @@ def test_counts_are_by_the_state_that_a_user_sees(database: Database) -> None:
         chunks.fail(tx, new_document(tx, store, batch_id=batch.id).id, "invalid_file", "No.")
         of_store = stores.counts(tx, store.id, shown.seq)
         assert (of_store.completed, of_store.in_progress, of_store.failed, of_store.total) == (1, 2, 1, 4)
-        of_batch = stores.counts(tx, store.id, shown.seq, batch.id)
+        of_batch = stores.batch_counts(tx, batch.id, shown.seq)
         assert (of_batch.completed, of_batch.in_progress, of_batch.failed) == (1, 0, 1)
 
 
@@ -120,3 +129,98 @@ def test_a_replaced_version_counts_until_its_successor_is_shown(database: Databa
 def test_an_empty_store_counts_nothing(database: Database) -> None:
     with database.write() as tx:
         assert stores.counts(tx, new_store(tx).id, 0).total == 0
+
+
+# Counts and totals are kept, not counted: against the counting, after random writes, for every reader there could be.
+
+EXTERNAL_IDS = st.none() | st.sampled_from(["a", "b"])
+WRITES = st.one_of(
+    st.tuples(st.just("add"), EXTERNAL_IDS),
+    st.tuples(st.sampled_from(["complete", "fail", "remove"]), st.integers(0, 9), st.integers(0, 2)),
+    st.tuples(st.just("cancel")),
+    st.tuples(st.just("purge"), st.integers(0, 20)),
+)
+ERASURES = st.lists(st.tuples(st.just("erase"), st.integers(1, 3)), max_size=3)
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as opened:
+        opened.row_factory = sqlite3.Row
+        opened.execute("PRAGMA foreign_keys = ON")
+        migrate(opened)
+        yield opened
+
+
+@given(st.tuples(st.lists(WRITES, max_size=12), ERASURES).map(lambda both: both[0] + both[1]))
+@example([("add", "a"), ("complete", 0, 2), ("add", "a"), ("complete", 1, 1), ("purge", 99)])
+@example([("add", "a"), ("fail", 0, 0), ("add", "a"), ("add", "a"), ("complete", 2, 1), ("cancel",), ("erase", 1)])
+def test_counts_are_what_counting_gives(connection: sqlite3.Connection, writes: list[tuple[Any, ...]]) -> None:
+    connection.execute("BEGIN")
+    try:
+        first, other = new_store(connection), new_store(connection)
+        batch = documents.add_batch(connection, first.id)
+        ingested(connection, other, "not counted", external_id="a")
+        added: list[Document] = []
+        start = last_seq(connection)
+        for name, *arguments in writes:
+            if name == "add":
+                added.append(new_document(connection, first, arguments[0], batch_id=batch.id))
+            else:
+                write(connection, first, batch.id, added, name, arguments)
+            for seq in range(start, last_seq(connection) + 1):
+                assert stores.counts(connection, first.id, seq) == counted(connection, first, seq)
+        assert stores.totals(connection, first.id) == totalled(connection, first)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def write(tx: Transaction, store: VectorStore, batch_id: str, added: list[Document], name: str, arguments: Any) -> None:
+    match name, arguments:
+        case "cancel", _:
+            documents.cancel(tx, batch_id)
+        case "purge", (up_to,):
+            chunks.purge_replaced(tx, store.id, up_to, 2)
+        case "erase", (limit,):
+            stores.mark_deleted(tx, store.id)
+            stores.erase(tx, store.id, limit)
+        case _, (which, count) if which < len(added):
+            row = added[which]
+            if name == "complete":
+                chunks.complete(tx, row.id, new_chunks(*["text"] * count))
+            elif name == "fail":
+                chunks.fail(tx, row.id, "invalid_file", "No.")
+            else:
+                documents.remove(tx, row)
+
+
+def counted(tx: Transaction, store: VectorStore, visible_seq: int) -> Counts:
+    states = dict.fromkeys(("in_progress", "completed", "failed", "cancelled", "usage_bytes"), 0)
+    for row in tx.execute("SELECT * FROM documents WHERE store_id = ?", (store.id,)):
+        if row["dead_seq"] is None or row["dead_seq"] > visible_seq:
+            is_hidden = row["status"] == "completed" and row["seq"] > visible_seq
+            states["in_progress" if is_hidden else row["status"]] += 1
+            states["usage_bytes"] += row["usage_bytes"]
+    return Counts(**states)
+
+
+def totalled(tx: Transaction, store: VectorStore) -> Totals:
+    row = tx.execute(
+        "SELECT count(*), coalesce(sum((SELECT count(*) FROM chunks WHERE document_id = documents.id)), 0),"
+        " coalesce(sum(usage_bytes), 0) FROM documents WHERE store_id = ? AND dead_seq IS NULL",
+        (store.id,),
+    ).fetchone()
+    return Totals(*row)
+
+
+def test_totals_are_of_living_versions_and_none_of_a_store_that_is_gone(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        ingested(tx, store, "old", external_id="a")
+        ingested(tx, store, "new", "er", external_id="a")
+        found = stores.totals(tx, store.id)
+        assert (found.documents, found.chunks) == (1, 2)
+        assert found.usage_bytes == stores.counts(tx, store.id, last_seq(tx)).usage_bytes > 0
+        erased(tx, store)
+        assert stores.totals(tx, store.id) == Totals()
+        assert stores.counts(tx, store.id, 0) == Counts()

@@ -6,6 +6,7 @@ in the last, `[DONE]` at the end. A stream that merely ends is taken for success
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import secrets
@@ -43,7 +44,8 @@ async def create(request: Request) -> Response:
 async def _answer(request: Request, asked: schemas.ChatCompletion) -> Response:
     app, who = services(request), caller(request)
     question, stores = await _question(app, who, asked)
-    await freshness(request, app, stores)
+    stores = await freshness(request, app, stores)
+    question = dataclasses.replace(question, query=dataclasses.replace(question.query, stores=tuple(stores)))
     head = Head(asked.model)
     if asked.stream:
         return await _stream(request, app, who, asked, question, stores, head)

@@ -24,8 +24,9 @@ async def upsert(request: Request) -> JSONResponse:
     new = [_new_document(document, position, limit) for position, document in enumerate(asked.documents)]
     with in_terms_of(_FIELDS):
         written = await app.ingest.upsert(who, asked.store, new)
-    visible = await app.ingest.visible(written.store.id, written.seq, app.config.ingest.wait_seconds)
-    data = [shown(app, row) for row in await app.catalog.current(written.documents)]
+    visible = await app.ingest.visible(written.store, written.seq, app.config.ingest.wait_seconds)
+    seen = await app.catalog.visible_seq(written.store.id)
+    data = [shown(row, seen) for row in await app.catalog.current(written.documents)]
     return JSONResponse(
         {"object": "list", "vector_store_id": written.store.id, "seq": written.seq, "data": data},
         200 if visible else 202,

@@ -17,7 +17,7 @@ from ragagent.text import count_tokens
 
 async def create(request: Request) -> JSONResponse:
     asked = await schemas.read(request, schemas.Embeddings)
-    embedder = services(request).embedder
+    embedder = services(request).embedders.default
     if asked.model != embedder.model:
         raise NotFound(
             f"The model '{asked.model}' does not exist; the embedder is '{embedder.model}'.",

@@ -38,7 +38,7 @@ async def show(request: Request) -> JSONResponse:
 
 
 def _names(app: Services) -> list[str]:
-    return [*app.config.profile, app.embedder.model]
+    return [*app.config.profile, app.embedders.default.model]
 
 
 def _model(app: Services, name: str) -> JSON:

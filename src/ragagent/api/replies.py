@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from ragagent.api.services import Services, services
+from ragagent.api.services import Services, caller, services
 from ragagent.engine.ingest import Written
 from ragagent.errors import Invalid, Unavailable
 from ragagent.types import Page, VectorStore
@@ -57,7 +57,7 @@ def listing(items: Sequence[JSON], page: Page) -> JSONResponse:
 async def acknowledged(request: Request, written: Written, content: JSON) -> JSONResponse:
     """Answer a write once a search can see it, or with 202 when that takes too long. It is on disk either way."""
     app = services(request)
-    visible = await app.ingest.visible(written.store.id, written.seq, app.config.ingest.wait_seconds)
+    visible = await app.ingest.visible(written.store, written.seq, app.config.ingest.wait_seconds)
     return JSONResponse(content, 200 if visible else 202, headers=seq_header(written.seq))
 
 
@@ -65,11 +65,14 @@ def seq_header(seq: int) -> Mapping[str, str]:
     return {"x-ragagent-seq": str(seq), "openai-poll-after-ms": POLL_AFTER_MS}
 
 
-async def freshness(request: Request, app: Services, stores: Sequence[VectorStore]) -> None:
-    """Hold a read back until it can see what `x-ragagent-min-seq` asks for. Raises Invalid, Unavailable."""
+async def freshness(request: Request, app: Services, stores: Sequence[VectorStore]) -> list[VectorStore]:
+    """Hold a read back until it can see what `x-ragagent-min-seq` asks for; return the stores as they are then.
+
+    Raises Invalid, Unavailable.
+    """
     asked = request.headers.get("x-ragagent-min-seq")
     if asked is None:
-        return
+        return list(stores)
     seq = _whole(asked)
     if seq is None:
         raise Invalid(f"Header 'x-ragagent-min-seq' has value '{asked:.80}'; it must be a whole number.")
@@ -77,11 +80,13 @@ async def freshness(request: Request, app: Services, stores: Sequence[VectorStor
     for store in stores:
         # The counter runs over all stores: this one need not go beyond its own last write.
         needed = min(seq, store.seq)
-        if not await app.ingest.visible(store.id, needed, deadline - time.monotonic()):
-            shown = app.catalog.visible_seq(store.id)
+        if not await app.ingest.visible(store, needed, deadline - time.monotonic()):
+            shown = await app.catalog.visible_seq(store.id)
             raise Unavailable(
                 f"Vector store '{store.id}' does not show write {needed} yet; it shows {shown}.", retry_after=1
             )
+    # Read again: while we waited, another edition of a store may have become the one that is searched.
+    return await app.catalog.stores_named(caller(request), [store.id for store in stores])
 
 
 def read_headers(tier: str, generations: Mapping[str, int], stores: Sequence[VectorStore]) -> Mapping[str, str]:

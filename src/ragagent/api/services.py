@@ -15,7 +15,7 @@ from ragagent.engine.catalog import Catalog
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.queue import Queue
 from ragagent.engine.retrieve import Retriever
-from ragagent.providers.base import Embedder
+from ragagent.providers.embedders import Embedders
 from ragagent.types import Caller
 
 
@@ -26,7 +26,7 @@ class Services:
     catalog: Catalog
     ingest: Ingest
     queue: Queue
-    embedder: Embedder
+    embedders: Embedders
     retriever: Retriever
     answerer: Answerer
     checks: Callable[[], Awaitable[Mapping[str, Any]]]  # name -> state; what /readyz reports

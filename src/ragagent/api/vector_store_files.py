@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -12,13 +14,14 @@ from ragagent.api.services import Services, caller, services
 from ragagent.api.vector_stores import file_counts
 from ragagent.engine.ingest import Attachment
 from ragagent.errors import Invalid
-from ragagent.types import Batch, Counts, Document
+from ragagent.types import Batch, Counts, Document, Page
 
 STATUSES = ("in_progress", "completed", "failed", "cancelled")
 FAILURES = ("server_error", "unsupported_file", "invalid_file")  # all that OpenAI's `last_error.code` may be
 
 
-def shown(app: Services, row: Document) -> JSON:
+def shown(row: Document, seen: int) -> JSON:
+    """Return the document as OpenAI shows it, when searches of its store see everything up to `seen`."""
     code = row.error_code if row.error_code in FAILURES else "server_error"
     error = {"code": code, "message": row.error_message} if row.error_code else None
     return {
@@ -26,7 +29,7 @@ def shown(app: Services, row: Document) -> JSON:
         "object": "vector_store.file",
         "vector_store_id": row.store_id,
         "created_at": row.created_at,
-        "status": row.visible_status(app.catalog.visible_seq(row.store_id)),
+        "status": row.visible_status(seen),
         "last_error": error,
         "usage_bytes": row.usage_bytes,
         "attributes": dict(row.attributes),
@@ -46,9 +49,10 @@ async def create(request: Request) -> JSONResponse:
     app, who, store_id = services(request), caller(request), request.path_params["store_id"]
     chunking = schemas.chunking_of(asked.chunking_strategy)
     written = await app.ingest.attach(who, store_id, [Attachment(asked.file_id, asked.attributes or {}, chunking)])
-    visible = await app.ingest.visible(written.store.id, written.seq, app.config.ingest.wait_seconds)
+    visible = await app.ingest.visible(written.store, written.seq, app.config.ingest.wait_seconds)
     (row,) = await app.catalog.current(written.documents)
-    return JSONResponse(shown(app, row), 200 if visible else 202, headers=seq_header(written.seq))
+    seen = await app.catalog.visible_seq(row.store_id)
+    return JSONResponse(shown(row, seen), 200 if visible else 202, headers=seq_header(written.seq))
 
 
 async def index(request: Request) -> JSONResponse:
@@ -56,13 +60,14 @@ async def index(request: Request) -> JSONResponse:
     rows = await app.catalog.documents(
         caller(request), request.path_params["store_id"], page, status=_status_filter(request)
     )
-    return listing([shown(app, row) for row in rows], page)
+    return await _listing(app, rows, page)
 
 
 async def show(request: Request) -> JSONResponse:
     app = services(request)
     row = await app.catalog.document(caller(request), request.path_params["store_id"], request.path_params["file_id"])
-    return JSONResponse(shown(app, row), headers={"openai-poll-after-ms": POLL_AFTER_MS})
+    seen = await app.catalog.visible_seq(row.store_id)
+    return JSONResponse(shown(row, seen), headers={"openai-poll-after-ms": POLL_AFTER_MS})
 
 
 async def update(request: Request) -> JSONResponse:
@@ -71,7 +76,8 @@ async def update(request: Request) -> JSONResponse:
     written = await app.ingest.set_attributes(
         who, request.path_params["store_id"], request.path_params["file_id"], asked.attributes or {}
     )
-    return await acknowledged(request, written, shown(app, written.documents[0]))
+    seen = await app.catalog.visible_seq(written.store.id)
+    return await acknowledged(request, written, shown(written.documents[0], seen))
 
 
 async def delete(request: Request) -> JSONResponse:
@@ -159,7 +165,12 @@ async def batch_files(request: Request) -> JSONResponse:
         batch_id=request.path_params["batch_id"],
         status=_status_filter(request),
     )
-    return listing([shown(app, row) for row in rows], page)
+    return await _listing(app, rows, page)
+
+
+async def _listing(app: Services, rows: Sequence[Document], page: Page) -> JSONResponse:
+    seen = await app.catalog.visible_seq(rows[0].store_id) if rows else 0
+    return listing([shown(row, seen) for row in rows], page)
 
 
 def _status_filter(request: Request) -> str | None:

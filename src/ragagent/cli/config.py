@@ -82,7 +82,18 @@ def _settings(path: Path | None, environ: Mapping[str, str]) -> Iterator[Setting
         elif key in document.get(section, {}):
             source = str(path)
         yield Setting(f"{section}.{key}", _redacted(key, value), source, item.metadata["reload"])
+    yield from _embedders(loaded, document, path)
     yield from _profiles(loaded, document, path)
+
+
+def _embedders(loaded: Config, document: Mapping[str, Any], path: Path | None) -> Iterator[Setting]:
+    for name, embedder in loaded.embedders.items():
+        given = document.get("embedders", {}).get(name, {})
+        for section, key, item in config_keys():
+            if section == "embedder":
+                value = _redacted(key, getattr(embedder, key))
+                source = str(path) if key in given else "default"
+                yield Setting(f"embedders.{name}.{key}", value, source, item.metadata["reload"])
 
 
 def _profiles(loaded: Config, document: Mapping[str, Any], path: Path | None) -> Iterator[Setting]:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
+import keyword
 import os
 
 import click
 
 from ragagent import __version__
-from ragagent.cli.ask import ask
-from ragagent.cli.config import config
-from ragagent.cli.drain import drain
-from ragagent.cli.ingest import ingest
-from ragagent.cli.jobs import jobs
-from ragagent.cli.keys import keys
-from ragagent.cli.logs import logs
-from ragagent.cli.recycle import recycle
-from ragagent.cli.reload import reload
-from ragagent.cli.scale import scale
-from ragagent.cli.search import search
-from ragagent.cli.serve import serve
-from ragagent.cli.status import status
-from ragagent.cli.store import store
-from ragagent.cli.top import top
+
+# Each command is a file of its name. It is loaded when it is called: some bring the index and its libraries along.
+_OPERATE = ("serve", "status", "top", "logs", "reload", "scale", "recycle", "drain")
+_USE = ("ingest", "search", "ask", "store", "jobs", "keys", "config")
+_KEEP = ("backup", "restore", "export", "import")
+_ALL = (*_OPERATE, *_USE, *_KEEP)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Toolbox(click.Group):
+    """A group that knows its commands by name, and imports one when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_ALL)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ALL:
+            return None
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(importlib.import_module(f"ragagent.cli.{name}"), name)
+        return command
+
+
+@click.group(cls=Toolbox, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="ragagent %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -39,13 +46,6 @@ def cli(context: click.Context) -> None:
     """
     # https://no-color.org: present and not empty. None leaves it to click, which colours terminals only.
     context.color = False if os.environ.get("NO_COLOR") else None
-
-
-_OPERATE = (serve, status, top, logs, reload, scale, recycle, drain)
-_USE = (ingest, search, ask, store, jobs, keys, config)
-
-for command in (*_OPERATE, *_USE):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from ragagent.config import Retrieval as Settings
 from ragagent.engine import prompt
 from ragagent.engine.cite import Citer
 from ragagent.engine.gate import is_supported
-from ragagent.engine.retrieve import Query, Retrieval, Retriever, Tier
+from ragagent.engine.retrieve import Query, Retrieval, Retriever, Tier, models
 from ragagent.providers.base import Generator
 from ragagent.text import count_tokens, language
 from ragagent.types import Answer, Caller, Citation, Evidence, Message, Prompt, Usage
@@ -108,7 +108,7 @@ class Answerer:
             caller.tenant,
             self._retriever.versions(query.stores),
             question.profile,
-            self._retriever.model,
+            models(query.stores),
             self._generator.model,
             [(message.role, message.content) for message in (*question.history, Message("user", query.text))],
             {

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ragagent.errors import Conflict, Forbidden, Invalid, NotFound
+from ragagent.engine import editions
+from ragagent.errors import Forbidden, Invalid, NotFound
 from ragagent.index.searchers import Searchers
+from ragagent.providers.embedders import Embedders
 from ragagent.store import chunks, documents, files, stores
 from ragagent.store.database import Database, Transaction
 from ragagent.types import Batch, Caller, Counts, Document, File, Page, VectorStore
@@ -18,19 +20,11 @@ class Chunking:
     overlap_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingSpace:
-    """What makes two vectors comparable."""
-
-    model: str
-    dimension: int
-
-
 class Catalog:
-    def __init__(self, database: Database, searchers: Searchers, space: EmbeddingSpace, chunking: Chunking) -> None:
+    def __init__(self, database: Database, searchers: Searchers, embedders: Embedders, chunking: Chunking) -> None:
         self._database = database
         self._searchers = searchers
-        self._space = space
+        self._embedders = embedders
         self.default_chunking = chunking
 
     # Vector stores
@@ -48,8 +42,8 @@ class Catalog:
                 tenant=caller.tenant,
                 name=name,
                 metadata=metadata,
-                model=self._space.model,
-                dimension=self._space.dimension,
+                model=self._embedders.default.model,
+                dimension=self._embedders.default.dimension,
                 chunk_tokens=cut.max_tokens,
                 overlap_tokens=cut.overlap_tokens,
             )
@@ -88,11 +82,13 @@ class Catalog:
 
     async def counts(self, rows: Sequence[VectorStore]) -> list[Counts]:
         """Return each store's document counts; a document counts as completed once a search can find it."""
-        seen = {row.id: self._searchers.seq(row.id) for row in rows}
+        seen = {row.id: editions.seq(self._searchers, row) for row in rows}
         return await self._database.view(lambda tx: [stores.counts(tx, row.id, seen[row.id]) for row in rows])
 
-    def visible_seq(self, store_id: str) -> int:
-        return self._searchers.seq(store_id)
+    async def visible_seq(self, store_id: str) -> int:
+        """Return up to where a search of the store sees now."""
+        row = await self._database.view(lambda tx: stores.get(tx, store_id))
+        return 0 if row is None else editions.seq(self._searchers, row)
 
     # Files
 
@@ -153,7 +149,7 @@ class Catalog:
             store = self.find_store(tx, caller, store_id)
             if batch_id:
                 find_batch(tx, store, batch_id)
-            seq = self._searchers.seq(store.id)
+            seq = editions.seq(self._searchers, store)
             return documents.listing(tx, store.id, seq, page, batch_id=batch_id, status=status)
 
         return await self._database.view(load)
@@ -173,7 +169,7 @@ class Catalog:
         def load(tx: Transaction) -> tuple[Batch, Counts]:
             store = self.find_store(tx, caller, store_id)
             batch = find_batch(tx, store, batch_id)
-            return batch, stores.counts(tx, store.id, self._searchers.seq(store.id), batch.id)
+            return batch, stores.batch_counts(tx, batch.id, editions.seq(self._searchers, store))
 
         return await self._database.view(load)
 
@@ -186,13 +182,13 @@ class Catalog:
         return row
 
     def check_space(self, store: VectorStore) -> None:
-        """Refuse to compare vectors of two models: the numbers would look right and mean nothing."""
-        if (store.model, store.dimension) != (self._space.model, self._space.dimension):
-            raise Conflict(
-                f"Vector store '{store.name or store.id}' holds vectors of '{store.model}' ({store.dimension}), and "
-                f"the configured embedder is '{self._space.model}' ({self._space.dimension}). Configure the former "
-                "again, or load the documents into a new store."
-            )
+        """Refuse a store whose vectors no configured embedder can be compared with. Raises Conflict."""
+        self._embedders.of(store.model, store.dimension, f"Vector store '{store.name or store.id}'")
+
+    async def unserved(self) -> list[str]:
+        """Return the names of the stores that `check_space` refuses."""
+        spaces = await self._database.view(stores.spaces)
+        return [name for space, names in spaces.items() if self._embedders.find(*space) is None for name in names]
 
 
 def find_file(tx: Transaction, caller: Caller, file_id: str) -> File:

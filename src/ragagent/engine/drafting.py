@@ -13,8 +13,9 @@ from ragagent import names, telemetry
 from ragagent.engine.chunk import Piece, chunk
 from ragagent.engine.parsing.parsed import Parsed
 from ragagent.engine.slices import NO_VECTORS, Unembeddable
-from ragagent.errors import Damaged, Invalid, NotFound, RagagentError, StorageFull, Unavailable
-from ragagent.providers.base import Embedder, Vectors
+from ragagent.errors import Conflict, Damaged, Invalid, NotFound, RagagentError, StorageFull, Unavailable
+from ragagent.providers.base import Vectors
+from ragagent.providers.embedders import Embedders
 from ragagent.store import files
 from ragagent.store.chunks import NewChunk
 from ragagent.store.database import Database
@@ -63,10 +64,10 @@ def fault(exc: Exception) -> RagagentError:
 
 
 class Drafter:
-    def __init__(self, database: Database, parser: Parser, embedder: Embedder) -> None:
+    def __init__(self, database: Database, parser: Parser, embedders: Embedders) -> None:
         self._database = database
         self._parser = parser
-        self._embedder = embedder
+        self._embedders = embedders
 
     async def draft(self, job: JobRow) -> Draft:
         """Parse and cut. Raises what is not the document's: Unavailable, StorageFull, Damaged."""
@@ -78,7 +79,7 @@ class Drafter:
                 pieces = await anyio.to_thread.run_sync(self._cut, job)
             except MACHINES:
                 raise
-            except (Invalid, NotFound) as exc:  # NotFound: it was deleted since it was taken.
+            except (Conflict, Invalid, NotFound) as exc:  # NotFound: it was deleted since it was taken.
                 span.fail(exc)
                 return Draft(job, error=exc)
             except Exception as exc:
@@ -89,14 +90,10 @@ class Drafter:
             return Draft(job, pieces)
 
     def check(self, job: JobRow) -> None:
-        """Raise Invalid for a job that is beyond help."""
+        """Raise Invalid, or Conflict, for a job that is beyond help."""
         if job.attempts > MAX_ATTEMPTS:
             raise Invalid(f"The indexer died {MAX_ATTEMPTS} times on this document.", code="server_error")
-        if (job.model, job.dimension) != (self._embedder.model, self._embedder.dimension):
-            raise Invalid(
-                f"The store holds vectors of '{job.model}' ({job.dimension}), not of '{self._embedder.model}' "
-                f"({self._embedder.dimension})."
-            )
+        self._embedders.of(job.model, job.dimension, "The store")
 
     def _cut(self, job: JobRow) -> list[Piece]:
         with self._database.read() as tx:

@@ -19,10 +19,10 @@ from ragagent.engine.drafting import Draft, Drafter, Parser, blamed
 from ragagent.engine.large import LargeDocuments
 from ragagent.engine.publishing import Publisher
 from ragagent.engine.settling import settle
-from ragagent.engine.slices import Slices, Unembeddable
+from ragagent.engine.slices import AllSlices, Unembeddable
 from ragagent.engine.workbench import Workbench
 from ragagent.errors import RagagentError, Unavailable
-from ragagent.providers.base import Embedder
+from ragagent.providers.embedders import Embedders
 from ragagent.store import jobs
 from ragagent.store.database import Database
 from ragagent.store.jobs import JobRow, Work
@@ -46,15 +46,15 @@ class Indexer:
         database: Database,
         publisher: Publisher,
         parser: Parser,
-        embedder: Embedder,
+        embedders: Embedders,
         *,
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._is_leaving = is_leaving
-        self._drafter = Drafter(database, parser, embedder)
-        self._slices = Slices(embedder)
+        self._drafter = Drafter(database, parser, embedders)
+        self._slices = AllSlices(embedders)
         self._bench = Workbench(database)
         self._large = LargeDocuments(database, self._drafter, self._slices, self._bench)
         self._pause = Pause()
@@ -135,11 +135,15 @@ class Indexer:
             if self._is_leaving():
                 break
             draft = await self._drafter.draft(job)
-            if len(draft.pieces) > max(self._slices.size, SMALL_PIECES):
+            size = self._slices.of(job).size if draft.pieces else 1
+            if len(draft.pieces) > max(size, SMALL_PIECES):
                 await self._large.set_aside(draft)
                 continue
+            if group and group[0].job.space != job.space:  # One call is to one embedder.
+                await self._finish(group)
+                group = []
             group.append(draft)
-            if sum(len(draft.pieces) for draft in group) >= self._slices.size:
+            if sum(len(draft.pieces) for draft in group) >= size:
                 await self._finish(group)
                 group = []
         await self._finish(group)
@@ -163,9 +167,12 @@ class Indexer:
         self._bench.drop(draft.job.document_id for draft in group)
 
     async def _embedded(self, group: Sequence[Draft]) -> list[Draft]:
-        """Return the drafts with their vectors: of all at once, or one by one when one of them may be to blame."""
+        """Return the drafts, of one model, with their vectors: of all at once, or one by one if one may be to blame."""
+        texts = [piece.text for draft in group for piece in draft.pieces]
+        if not texts:
+            return list(group)  # They have failed already, and say why.
         try:
-            vectors = await self._slices.embed([piece.text for draft in group for piece in draft.pieces])
+            vectors = await self._slices.of(group[0].job).embed(texts)
         except Unembeddable as exc:
             if len(group) == 1:
                 return [blamed(group[0].job, exc)]

@@ -9,18 +9,20 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import anyio
 
 from ragagent import config, telemetry
+from ragagent.engine import editions
 from ragagent.engine.admission import Admission
 from ragagent.engine.catalog import Catalog, Chunking, find_batch, find_document, find_file
 from ragagent.engine.doorbell import Doorbell
 from ragagent.errors import Invalid
 from ragagent.index.searchers import Searchers
-from ragagent.store import documents, files
+from ragagent.store import documents, files, stores
 from ragagent.store.database import Database, Transaction
 from ragagent.types import Attributes, Batch, Caller, Document, VectorStore
 
@@ -112,8 +114,8 @@ class Ingest:
         def add(tx: Transaction) -> Written:
             store = self._store(tx, caller, store_id)
             admission = Admission(tx, self._limits, self._quota, store, len(new))
-            rows = tuple(_upsert(tx, caller, store, admission, document, traceparent) for document in new)
-            return Written(store, max(row.seq for row in rows), rows)
+            written = [_upsert(tx, caller, store, admission, document, traceparent) for document in new]
+            return Written(store, max(seq for _, seq in written), tuple(row for row, _ in written))
 
         return await self._written(add)
 
@@ -161,15 +163,20 @@ class Ingest:
     def ring(self) -> None:
         self._doorbell.ring()
 
-    async def visible(self, store_id: str, seq: int, seconds: float) -> bool:
-        """Wait until a search sees everything up to `seq`, at most so long; return whether it does."""
+    async def visible(self, store: VectorStore, seq: int, seconds: float) -> bool:
+        """Wait until a search sees everything up to `seq`, at most so long; return whether it does.
+
+        Whoever waits long looks again which edition is searched: one that was replaced is not brought up any more.
+        """
         deadline = time.monotonic() + seconds
         pause, longest = POLL_SECONDS
-        while self._searchers.seq(store_id) < seq:
+        while editions.seq(self._searchers, store) < seq:
             if time.monotonic() + pause > deadline:
                 return False
             await anyio.sleep(pause)
             pause = min(pause * 1.2, longest)
+            if pause == longest:
+                store = await self._database.view(partial(_newest, store))
         return True
 
     async def _written(self, work: Callable[[Transaction], T]) -> T:
@@ -181,6 +188,10 @@ class Ingest:
         store = self._catalog.find_store(tx, caller, store_id)
         self._catalog.check_space(store)
         return store
+
+
+def _newest(store: VectorStore, tx: Transaction) -> VectorStore:
+    return stores.get(tx, store.id) or store
 
 
 def _attach(
@@ -235,19 +246,23 @@ def _upsert(
     admission: Admission,
     new: NewDocument,
     traceparent: str | None,
-) -> Document:
+) -> tuple[Document, int]:
+    """Store the text, or only its attributes where the text is there already; return the row and the write's seq."""
     data = new.text.encode()
     living = documents.versions(tx, store.id, new.external_id)
     for newest in living[:1]:
         file = files.find(tx, caller, newest.file_id)
         same = file is not None and (file.sha256, file.filename) == (hashlib.sha256(data).hexdigest(), new.filename)
         # What failed or was cancelled is not there, however equal it is.
-        is_good = newest.status in ("in_progress", "completed")
-        if same and is_good and dict(newest.attributes) == dict(new.attributes):
-            return newest
+        if same and newest.status in ("in_progress", "completed"):
+            # By their text: to Python, true equals 1.
+            if repr(sorted(newest.attributes.items())) == repr(sorted(new.attributes.items())):
+                return newest, newest.seq
+            seq = documents.set_attributes(tx, newest, new.attributes)
+            return replace(newest, attributes=new.attributes), seq
     admission.admit(len(data), living)
     file = files.add(tx, caller, filename=new.filename, purpose="assistants", data=data)
-    return documents.add(
+    row = documents.add(
         tx,
         store_id=store.id,
         file_id=file.id,
@@ -258,6 +273,7 @@ def _upsert(
         overlap_tokens=store.overlap_tokens,
         traceparent=traceparent,
     )
+    return row, row.seq
 
 
 def check_text(text: str, *, max_chars: int, param: str) -> str:

@@ -11,9 +11,9 @@ from functools import partial
 
 from ragagent.engine.drafting import Draft, Drafter, blamed
 from ragagent.engine.settling import settle
-from ragagent.engine.slices import Slices, Unembeddable
+from ragagent.engine.slices import AllSlices, Unembeddable
 from ragagent.engine.workbench import Workbench
-from ragagent.errors import Invalid
+from ragagent.errors import Conflict, Invalid
 from ragagent.providers.base import Vectors
 from ragagent.store import jobs, staging
 from ragagent.store.database import Database, Transaction
@@ -24,7 +24,7 @@ TURN_SECONDS = 1.0
 
 
 class LargeDocuments:
-    def __init__(self, database: Database, drafter: Drafter, slices: Slices, bench: Workbench) -> None:
+    def __init__(self, database: Database, drafter: Drafter, slices: AllSlices, bench: Workbench) -> None:
         self._database = database
         self._drafter = drafter
         self._slices = slices
@@ -65,7 +65,7 @@ class LargeDocuments:
     async def _draft(self, job: JobRow, is_leaving: Callable[[], bool]) -> Draft | None:
         try:
             self._drafter.check(job)
-        except Invalid as exc:
+        except (Conflict, Invalid) as exc:
             return Draft(job, error=exc)
         if job.staged_for != job.space:
             # Its store has changed to another model: what is done is worth nothing, and it begins anew.
@@ -78,13 +78,14 @@ class LargeDocuments:
 
     async def _embed(self, job: JobRow, is_leaving: Callable[[], bool]) -> Draft | None:
         """Embed for the length of a turn; return the document when it is whole, None while it is not, or is gone."""
+        slices = self._slices.of(job)
         done, ends = job.chunks_done, time.monotonic() + TURN_SECONDS
         while done < job.chunks_total:
             self._bench.note(Work(job.document_id, "embedding", done, job.chunks_total))
-            texts = await self._database.view(partial(_texts, job, done, self._slices.size))
+            texts = await self._database.view(partial(_texts, job, done, slices.size))
             if not texts:
                 return None  # It was cancelled, and what was staged went with it.
-            vectors = await self._slices.embed(texts)
+            vectors = await slices.embed(texts)
             if not await self._database.update(partial(_put, job, done, vectors)):
                 return None
             done += len(texts)

@@ -2,38 +2,45 @@
 
 A publish takes the chunks that were born and that died since the manifest's seq, so it is the same after a crash, after
 a rebuild, and after an ordinary write. What is erased leaves a tombstone, and the next publish takes it out of the
-index.
+index. A store that has not changed costs nothing: a step asks SQLite what has, and opens no more than that.
+
+Beside the edition that is searched there may be one that is made anew, and one of another model; they are brought up
+alike, a little at a time. When such a one is wanted, and shows all that is seen already, one statement switches.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import time
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
 
-from ragagent import names, telemetry, text
 from ragagent.config import Ingest as Settings
+from ragagent.engine.cleaning import Cleaner
+from ragagent.engine.open_index import AHEAD, OpenIndex
 from ragagent.errors import Damaged, RagagentError
-from ragagent.index import directory
-from ragagent.index.compaction import Compaction
+from ragagent.index import directory, files, manifest
 from ragagent.index.manifest import Manifest
-from ragagent.index.writer import Row, Writer
-from ragagent.store import chunks, jobs, stores
-from ragagent.store.database import Database, Transaction
+from ragagent.store import chunks, editions, jobs, stores
+from ragagent.store.database import Database, Transaction, last_seq
+from ragagent.store.editions import Edition
 from ragagent.types import VectorStore
 
 log = logging.getLogger("ragagent.indexer")
 
-PUBLISH_ROWS = 5_000  # rows a single publish carries; a rebuild of a large store is many of them
-ERASE_DOCUMENTS = 200  # per transaction, so that an upload never waits long for the one SQLite writer
-GRACE_SECONDS = 60.0  # replaced chunks stay this long: a query that began before the publish still reads them
 OPEN_WRITERS = 16  # each keeps a handful of idle threads
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A store to look at, with the editions that are to be brought up: the searched one first."""
+
+    store: VectorStore
+    editions: tuple[Edition, ...]
 
 
 class Publisher:
@@ -43,33 +50,48 @@ class Publisher:
         self._database = database
         self._root = root
         self._settings = settings
-        self._open: OrderedDict[str, OpenIndex] = OrderedDict()  # the one used longest ago first
-        self._shown: dict[str, Manifest] = {}  # of every store that was opened since the start
-        self._names: dict[str, str] = {}
-        self._purged: set[str] = set()  # stores with tombstones that no write announces
-        self._swept: dict[str, int] = {}  # store -> seq published at the last sweep: what died before it may go now
-        self._next_sweep = time.monotonic() + GRACE_SECONDS
+        self._cleaner = Cleaner(database, root)
+        self._open: OrderedDict[str, OpenIndex] = OrderedDict()  # by index; the one used longest ago first
+        self._names: dict[str, str] = {}  # of the stores that are open
+        self._seen: int | None = None  # the seq of the last write that was looked at; None: nothing was yet
+        self._rows: dict[str, list[Edition]] = {}  # what stood in `editions` then, by store
+        self._spent: set[str] = set()  # indexes that are open, and that no row has any more
+        self._pending: set[str] = set()  # stores to look at again, whether or not a write announces it
+        self._broken: set[str] = set()  # indexes that cannot be opened, and are made anew
+        self.store_count = 0
 
     @property
     def manifests(self) -> list[tuple[str, Manifest]]:
-        """Each store's name and what it shows, for status and metrics."""
-        return [(self._names.get(store_id, ""), manifest) for store_id, manifest in self._shown.items()]
+        """The name and what is shown of each store that is open, for status and metrics."""
+        return [
+            (self._names.get(index.edition.store_id, ""), index.manifest)
+            for index in self._open.values()
+            if index.edition.state == "searched"
+        ]
 
     async def publish(self) -> bool:
         """Bring every store up to what has been ingested; return whether there was anything to do."""
+        if self._seen is None:
+            await anyio.to_thread.run_sync(self._cleaner.remove_leftovers)
         worked = False
         failures: list[RagagentError] = []
-        living = await self._database.view(stores.living)
-        self._names = {store.id: store.name for store in living}
-        for store in living:
-            shown = self._shown.get(store.id)
-            if shown is None or shown.seq < store.seq or store.id in self._purged:
-                try:
-                    worked |= await self._bring_up(store)
-                except RagagentError as exc:
-                    failures.append(exc)  # The stores behind this one do not wait for it.
-        for store_id in list(self._open):
-            await self._compact(store_id)
+        made: list[str] = []
+        due = await anyio.to_thread.run_sync(self._due)
+        for name in self._spent:
+            await self._close(name)
+        for task in due:
+            self._pending.discard(task.store.id)
+            try:
+                worked |= await self._bring_up(task)
+                if not task.store.is_indexed:
+                    made.append(task.store.id)
+            except RagagentError as exc:
+                failures.append(exc)  # The stores behind this one do not wait for it.
+                self._pending.add(task.store.id)
+        if made:
+            await self._database.update(lambda tx: editions.mark_indexed(tx, made))
+        for name in list(self._open):
+            await self._compact(name)
         await self._close_surplus()
         if failures:
             raise failures[0]
@@ -78,158 +100,177 @@ class Publisher:
     async def erase_deleted(self) -> bool:
         """Erase stores that were deleted, a slice at a time; return whether there were any."""
         deleted = await self._database.view(stores.deleted)
+        for name, index in list(self._open.items()):
+            if index.edition.store_id in deleted:
+                await self._close(name)
         for store_id in deleted:
-            await self._close(store_id)
-            self._shown.pop(store_id, None)
-            if await self._database.update(partial(_erase, store_id)):
-                await anyio.to_thread.run_sync(directory.remove, self._root, store_id)
+            self._pending.discard(store_id)
+            await self._cleaner.erase(store_id)
         return bool(deleted)
 
     async def sweep(self) -> None:
-        """Erase replaced versions that no running query can still be reading."""
-        if time.monotonic() < self._next_sweep:
-            return
-        self._next_sweep = time.monotonic() + GRACE_SECONDS
-        for store_id in self._swept.keys() & self._shown.keys():
-            while await self._database.update(partial(_purge, store_id, self._swept[store_id])):
-                self._purged.add(store_id)
-        self._swept = {store_id: manifest.seq for store_id, manifest in self._shown.items()}
+        """Erase what nobody can be reading any more: replaced versions, and editions that were given up."""
+        self._pending |= await self._cleaner.sweep()
 
     async def close(self) -> None:
-        for store_id in list(self._open):
-            await self._close(store_id)
+        for name in list(self._open):
+            await self._close(name)
 
-    async def _bring_up(self, store: VectorStore) -> bool:
+    # What there is to do
+
+    def _due(self) -> list[Task]:
+        """Return the stores of which some edition is behind, or is to be switched to. Opens none."""
+        with self._database.read() as tx:
+            due, later = self._sifted(tx, self._tasks(tx))
+            self._pending = {task.store.id for task in (*due, *later)}  # Until it is done: a step may fail half-way.
+            self._seen = last_seq(tx)
+            opened = stores.several(tx, {index.edition.store_id for index in self._open.values()})
+            self.store_count = stores.count(tx)
+        self._names = {store.id: store.name for store in opened}
+        alive = {edition.index for store in opened for edition in _live(store, self._rows.get(store.id, ()))}
+        self._spent = self._open.keys() - alive
+        return due
+
+    def _tasks(self, tx: Transaction) -> list[Task]:
+        """Return the stores that may have changed."""
+        rows: dict[str, list[Edition]] = {}
+        for edition in editions.listing(tx):
+            rows.setdefault(edition.store_id, []).append(edition)
+        if self._seen is None:
+            self._pending |= stores.with_tombstones(tx)
+        changed = {store.id: store for store in stores.changed(tx, self._seen or 0)}
+        moved = {
+            store_id for store_id in rows.keys() | self._rows.keys() if rows.get(store_id) != self._rows.get(store_id)
+        }
+        again = (self._pending | moved) - changed.keys()
+        found = [*changed.values(), *filter(None, (stores.get(tx, store_id) for store_id in sorted(again)))]
+        self._rows = rows
+        return [Task(store, _live(store, rows.get(store.id, ()))) for store in found]
+
+    def _sifted(self, tx: Transaction, tasks: Sequence[Task]) -> tuple[list[Task], list[Task]]:
+        """Return those of which something is to be done now, and those that wait for jobs to be done."""
+        due, later = [], []
+        for task in tasks:
+            watermark = jobs.watermark(tx, task.store.id)
+            if (
+                not task.store.is_indexed
+                or any(_is_to_be_searched(edition) for edition in task.editions)
+                or any(self._shown(edition) != watermark for edition in task.editions)
+                or chunks.buried(tx, task.store.id, watermark)
+            ):
+                due.append(task)
+            elif watermark < task.store.seq:
+                later.append(task)
+        return due, later
+
+    def _shown(self, edition: Edition) -> int:
+        if (index := self._open.get(edition.index)) is not None:
+            return index.manifest.seq
         try:
-            index = await self._opened(store)
-            worked = await anyio.to_thread.run_sync(index.bring_up)
-        except Damaged as exc:
-            if exc.code != Damaged.code:
-                raise  # It is the database: then the index is the better half, and stays.
-            log.error("the index of %s is damaged and is rebuilt from the database: %s", store.id, exc.message)
-            await self._close(store.id)
-            await anyio.to_thread.run_sync(directory.remove, self._root, store.id)
-            self._shown.pop(store.id, None)
-            return True
-        except BaseException:
-            await self._close(store.id)  # Its writer has closed itself; the next step opens it anew.
-            raise
-        self._purged.discard(store.id)
-        self._shown[store.id] = index.manifest
+            found = manifest.read(files.store_path(self._root, edition.index))
+        except Damaged:
+            return -1
+        return -1 if found is None else found[1].seq
+
+    # Doing it
+
+    async def _bring_up(self, task: Task) -> bool:
+        """Bring up every edition of a store, and switch to the one that is to be searched when it is ready."""
+        worked = False
+        buried = await self._database.view(partial(_buried, task.store.id))
+        for edition in task.editions:
+            if edition.index not in self._broken:
+                worked |= await self._bring_up_one(task.store, edition, buried)
+        if buried:
+            # Every edition is without them now; one that is broken is made anew, from rows that are there.
+            await self._database.update(lambda tx: chunks.clear_tombstones(tx, buried))
+        for edition in task.editions:
+            index = self._open.get(edition.index)
+            if _is_to_be_searched(edition) and index is not None and index.is_ready:
+                worked |= await self._switch(edition, index)
         return worked
 
-    async def _compact(self, store_id: str) -> None:
+    async def _bring_up_one(self, store: VectorStore, edition: Edition, buried: Sequence[int]) -> bool:
         try:
-            await self._open[store_id].compact()
+            if edition.state == "searched" and store.is_indexed:
+                await anyio.to_thread.run_sync(_refuse_missing, self._root, edition)
+            index = await self._opened(edition)
+            worked = await anyio.to_thread.run_sync(index.bring_up, buried)
+        except Damaged as exc:
+            if exc.code not in (Damaged.code, AHEAD):
+                raise  # It is the database: then the index is the better half, and stays.
+            await self._close(edition.index)
+            await self._make_anew(edition, exc)
+            return True
         except BaseException:
-            await self._close(store_id)  # With the build, so that there can be another.
+            await self._close(edition.index)  # Its writer has closed itself; the next step opens it anew.
             raise
-        self._shown[store_id] = self._open[store_id].manifest
+        if worked or not index.is_ready or store.seq > index.manifest.seq:
+            self._pending.add(store.id)
+        return worked
 
-    async def _opened(self, store: VectorStore) -> OpenIndex:
-        if store.id not in self._open:
-            index = await anyio.to_thread.run_sync(OpenIndex, self._database, self._root, store, self._settings)
-            self._open[store.id] = index
-        self._open.move_to_end(store.id)
-        return self._open[store.id]
+    async def _make_anew(self, edition: Edition, why: Damaged) -> None:
+        log.error("the index '%s' is damaged and is rebuilt from the database: %s", edition.index, why.message)
+        self._pending.add(edition.store_id)
+        if edition.state != "searched":
+            await self._database.update(lambda tx: editions.renew(tx, edition))
+            return
+        self._broken.add(edition.index)
+        await self._database.update(partial(_rebuild, edition.store_id))
+        if why.code == AHEAD:
+            # It shows chunks that the database does not know, under numbers that it will give to others.
+            await anyio.to_thread.run_sync(directory.remove, self._root, edition.index)
+
+    async def _switch(self, edition: Edition, index: OpenIndex) -> bool:
+        self._pending.add(edition.store_id)
+        shown = index.manifest.seq
+        if not await self._database.update(lambda tx: editions.switch(tx, edition, shown)):
+            return False
+        log.info("the store %s is searched in '%s' (%s) from now on", edition.store_id, edition.index, edition.model)
+        return True
+
+    async def _compact(self, name: str) -> None:
+        try:
+            await self._open[name].compact()
+        except BaseException:
+            await self._close(name)  # With the build, so that there can be another.
+            raise
+
+    async def _opened(self, edition: Edition) -> OpenIndex:
+        if edition.index not in self._open:
+            index = await anyio.to_thread.run_sync(OpenIndex, self._database, self._root, edition, self._settings)
+            self._open[edition.index] = index
+        self._open.move_to_end(edition.index)
+        self._open[edition.index].edition = edition
+        return self._open[edition.index]
 
     async def _close_surplus(self) -> None:
-        idle = [store_id for store_id, index in self._open.items() if not index.is_building]
-        for store_id in idle[: max(len(self._open) - OPEN_WRITERS, 0)]:
-            await self._close(store_id)
+        idle = [name for name, index in self._open.items() if not index.is_building]
+        for name in idle[: max(len(self._open) - OPEN_WRITERS, 0)]:
+            await self._close(name)
 
-    async def _close(self, store_id: str) -> None:
-        if index := self._open.pop(store_id, None):
+    async def _close(self, name: str) -> None:
+        if index := self._open.pop(name, None):
             await index.close()
 
 
-class OpenIndex:
-    """The index of one store, open for writing, and the build of its next generation while there is one."""
-
-    def __init__(self, database: Database, root: Path, store: VectorStore, settings: Settings) -> None:
-        self._database = database
-        self._store_id = store.id
-        self._slot = store.slot
-        self._writer = Writer.open(
-            root,
-            store.id,
-            store.model,
-            store.dimension,
-            hnsw_rows=settings.hnsw_rows,
-            max_delta_rows=settings.max_delta_rows,
-        )
-        self._build: tuple[Compaction, asyncio.Future[None]] | None = None
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._writer.manifest
-
-    @property
-    def is_building(self) -> bool:
-        return self._build is not None
-
-    def bring_up(self) -> bool:
-        """Publish up to the store's watermark; return whether there was anything to publish."""
-        with self._database.read() as tx:
-            target = jobs.watermark(tx, self._store_id)
-            if target < self._writer.seq:
-                raise Damaged(f"It shows write {self._writer.seq}, and the database knows none after {target}.")
-            buried = chunks.buried(tx, self._store_id, target)
-            if target == self._writer.seq and not buried:
-                return False
-            died = chunks.died(tx, self._store_id, self._writer.seq, target)
-        started = time.perf_counter()
-        with telemetry.span(names.INDEX_PUBLISH, {names.STORE_ID: self._store_id}):
-            self._append(target)
-            self._writer.publish(target, dead=[*died, *buried], forget=buried)
-        telemetry.record(names.PUBLISH_DURATION, time.perf_counter() - started, {names.PUBLISH_KIND: "delta"})
-        if buried:
-            with self._database.write() as tx:
-                chunks.clear_tombstones(tx, buried)
-        return True
-
-    async def compact(self) -> None:
-        """Build the next generation beside the publishing, and put it in service when it is done."""
-        self._writer.prune()
-        if self._build is not None:
-            build, task = self._build
-            if task.done():
-                task.result()
-                await anyio.to_thread.run_sync(self._writer.finish_compaction, build)
-                self._build = None
-        elif self._writer.needs_compaction:
-            build = self._writer.begin_compaction()
-            self._build = build, asyncio.get_running_loop().run_in_executor(None, build.run)
-
-    async def close(self) -> None:
-        # The build's thread ends before anyone may open this store again.
-        if self._build is not None:
-            build, task = self._build
-            build.cancel()
-            with contextlib.suppress(Exception):
-                await task
-            build.close()
-        await anyio.to_thread.run_sync(self._writer.close)
-
-    def _append(self, target: int) -> None:
-        """Publish the new rows in slices that still say the old seq: readers see them when the last step says the new.
-
-        After a crash in between, the next run appends them again, and each replaces itself.
-        """
-        base, beyond = self._writer.seq, 0
-        while True:
-            with self._database.read() as tx:
-                rows = chunks.born(tx, self._store_id, self._slot, base, target, beyond=beyond, limit=PUBLISH_ROWS)
-            if not rows:
-                return
-            added = [Row(row.id, row.document_id, row.vector, " ".join(text.tokens(row.text))) for row in rows]
-            self._writer.publish(base, added)
-            beyond = rows[-1].id
+def _live(store: VectorStore, rows: Sequence[Edition]) -> tuple[Edition, ...]:
+    return (editions.searched(store), *(row for row in rows if row.state in ("rebuild", "next", "kept")))
 
 
-def _erase(store_id: str, tx: Transaction) -> bool:
-    return stores.erase(tx, store_id, ERASE_DOCUMENTS)
+def _is_to_be_searched(edition: Edition) -> bool:
+    return edition.state == "rebuild" or edition.is_wanted
 
 
-def _purge(store_id: str, up_to: int, tx: Transaction) -> int:
-    return chunks.purge_replaced(tx, store_id, up_to, ERASE_DOCUMENTS)
+def _buried(store_id: str, tx: Transaction) -> list[int]:
+    return chunks.buried(tx, store_id, jobs.watermark(tx, store_id))
+
+
+def _rebuild(store_id: str, tx: Transaction) -> None:
+    if (store := stores.get(tx, store_id)) is not None:
+        editions.rebuild(tx, store)
+
+
+def _refuse_missing(root: Path, edition: Edition) -> None:
+    if manifest.stamp(files.store_path(root, edition.index)) is None:
+        raise Damaged("It is not there.")

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ragagent.config import Ingest, Quota
+from ragagent.engine import editions
 from ragagent.engine.admission import Admission
 from ragagent.engine.catalog import Catalog
 from ragagent.engine.doorbell import Doorbell
 from ragagent.errors import Conflict, NotFound
+from ragagent.index.searchers import Searchers
 from ragagent.store import backlog, job_views, jobs, stores
 from ragagent.store.backlog import Load, Rate
 from ragagent.store.database import Database, Transaction
@@ -28,8 +30,17 @@ class State:
 
 
 class Queue:
-    def __init__(self, database: Database, catalog: Catalog, doorbell: Doorbell, ingest: Ingest, quota: Quota) -> None:
+    def __init__(
+        self,
+        database: Database,
+        searchers: Searchers,
+        catalog: Catalog,
+        doorbell: Doorbell,
+        ingest: Ingest,
+        quota: Quota,
+    ) -> None:
         self._database = database
+        self._searchers = searchers
         self._catalog = catalog
         self._doorbell = doorbell
         self._ingest = ingest
@@ -116,11 +127,12 @@ class Queue:
         job = job_views.find(tx, caller, document_id(name))
         if job is None:
             raise _unknown(name)
-        return job_views.visible(job, {job.store_id: self._catalog.visible_seq(job.store_id)})
+        store = stores.get(tx, job.store_id)
+        return job_views.visible(job, self._lagging([store] if store else []))
 
     def _lagging(self, rows: list[VectorStore]) -> dict[str, int]:
         """Return the stores whose readers do not see their last write yet, and up to which they see."""
-        seqs = {row.id: self._catalog.visible_seq(row.id) for row in rows}
+        seqs = {row.id: editions.seq(self._searchers, row) for row in rows}
         return {row.id: seqs[row.id] for row in rows if seqs[row.id] < row.seq}
 
 

@@ -6,10 +6,13 @@ a cache still remembers of it.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import anyio.to_thread
@@ -20,14 +23,17 @@ from ragagent.cache import keys
 from ragagent.cache.tiered import TieredCache
 from ragagent.config import Cache as CacheSettings
 from ragagent.config import Retrieval as Settings
-from ragagent.errors import Invalid
+from ragagent.engine import editions
+from ragagent.engine.sieve import Sieve
+from ragagent.errors import Invalid, NotFound
 from ragagent.index.fusion import fuse
 from ragagent.index.searcher import Legs, Searcher
 from ragagent.index.searchers import Searchers
 from ragagent.providers.base import Embedder
-from ragagent.store import chunks, documents, filters
+from ragagent.providers.embedders import Embedders
+from ragagent.store import attributes, chunks, filters, stores
 from ragagent.store.database import Database, Transaction
-from ragagent.types import Caller, Evidence, Filter, Hit, VectorStore
+from ragagent.types import Caller, EmbeddingSpace, Evidence, Filter, Hit, VectorStore
 
 SHOWN_KEYS = 20
 
@@ -71,31 +77,40 @@ class Retriever:
         self,
         database: Database,
         searchers: Searchers,
-        embedder: Embedder,
+        embedders: Embedders,
         cache: TieredCache,
         settings: Settings,
         lifetimes: CacheSettings,
     ) -> None:
         self._database = database
         self._searchers = searchers
-        self._embedder = embedder
+        self._embedders = embedders
         self._cache = cache
         self._settings = settings
         self._lifetimes = lifetimes
+        self._sieve = Sieve(database, lifetimes.filter_bytes)
 
     def versions(self, stores: Sequence[VectorStore]) -> list[tuple[str, int, int]]:
-        """Return what the caches key on: each store's last write, and how much of it a search sees by now.
+        """Return what the caches key on: each store's edition and last write, and how much a search sees by now.
 
-        Both numbers: the first changes when a delete is acknowledged, the second when a write becomes visible.
+        Both numbers: the first changes when a delete is acknowledged, the second when a write becomes visible. An
+        edition has one model, and its name never comes back.
         """
-        return [(store.id, store.seq, self._searchers.seq(store.id)) for store in stores]
+        return [(store.index, store.seq, editions.seq(self._searchers, store)) for store in stores]
 
     async def retrieve(self, caller: Caller, query: Query) -> Retrieval:
-        """Return the evidence for a question, best first. Raises Invalid, Upstream, Damaged."""
-        timings: dict[str, float] = {}
+        """Return the evidence for a question, best first. Raises Invalid, Conflict, Upstream, Unavailable."""
         self._check(query)
+        while True:
+            try:
+                return await self._retrieve(caller, query)
+            except editions.Moved:
+                query = dataclasses.replace(query, stores=await self._database.view(partial(_as_now, query.stores)))
+
+    async def _retrieve(self, caller: Caller, query: Query) -> Retrieval:
+        timings: dict[str, float] = {}
         versions = self.versions(query.stores)
-        key = keys.retrieval(caller.tenant, versions, self.model, query.text, self.params(query))
+        key = keys.retrieval(caller.tenant, versions, models(query.stores), query.text, self.params(query))
         with telemetry.span(_span_name(query), _span_attributes(query), kind="client"):
             fetched = await self._cache.fetch(
                 key, lambda: self._search(query, timings), ttl=self._lifetimes.retrieval_seconds
@@ -119,44 +134,45 @@ class Retriever:
             "ef_search": self._settings.ef_search,
         }
 
-    @property
-    def model(self) -> str:
-        return self._embedder.model
-
-    async def embed(self, query: str) -> np.ndarray:
+    async def embed(self, query: str, embedder: Embedder) -> np.ndarray:
         """Return the query's vector, float32 (dimension,), through the cache."""
 
         async def compute() -> bytes:
-            with telemetry.span(names.EMBEDDINGS.format(model=self._embedder.model), kind="client"):
-                vectors = await self._embedder.embed([query])
+            with telemetry.span(names.EMBEDDINGS.format(model=embedder.model), kind="client"):
+                vectors = await embedder.embed([query])
                 return bytes(vectors[0].astype("<f4").tobytes())
 
-        key = keys.embedding(self._embedder.model, query)
+        key = keys.embedding(f"{embedder.model}/{embedder.dimension}", query)
         fetched = await self._cache.fetch(key, compute, ttl=self._lifetimes.embedding_seconds)
         return np.frombuffer(fetched.value, dtype="<f4")
 
     async def _search(self, query: Query, timings: dict[str, float]) -> dict[str, Any]:
+        vectors: dict[EmbeddingSpace, np.ndarray] = {}
         with _timed(timings, "embed"):
-            vector = await self.embed(query.text)
+            for store in query.stores:
+                if store.space not in vectors:
+                    embedder = self._embedders.of(*store.space, f"Vector store '{store.name or store.id}'")
+                    vectors[store.space] = await self.embed(query.text, embedder)
         with _timed(timings, "search"):
-            return await anyio.to_thread.run_sync(self._search_stores, query, vector)
+            return await anyio.to_thread.run_sync(self._search_stores, query, vectors)
 
-    def _search_stores(self, query: Query, vector: np.ndarray) -> dict[str, Any]:
-        """Search every store at one moment of it, and fuse the legs of all: their raw scores compare across stores."""
+    def _search_stores(self, query: Query, vectors: Mapping[EmbeddingSpace, np.ndarray]) -> dict[str, Any]:
+        """Search every store at one moment of it, and fuse the legs of all: raw scores of one model compare."""
         if query.filter is not None:
             with self._database.read() as tx:
                 check_filter(tx, [store.id for store in query.stores], query.filter)
         terms = list(dict.fromkeys(text.tokens(query.text)))
-        dense: list[tuple[int, float]] = []
+        dense: dict[EmbeddingSpace, list[tuple[int, float]]] = {space: [] for space in vectors}
         lexical: list[tuple[int, float]] = []
         owner: dict[int, str] = {}
         with ExitStack() as pins:
-            searchers = {store.id: pins.enter_context(self._searchers.pin(store.id)) for store in query.stores}
-            for store_id, searcher in searchers.items():
-                legs = self._search_one(store_id, searcher, query.filter, vector, terms)
-                dense += legs.dense
+            searchers = {store.id: editions.pin(pins, self._database, self._searchers, store) for store in query.stores}
+            for store in query.stores:
+                vector = vectors[store.space]
+                legs = self._search_one(store.id, searchers[store.id], query.filter, vector, terms)
+                dense[store.space] += legs.dense
                 lexical += legs.lexical
-                owner |= dict.fromkeys((chunk_id for chunk_id, _ in (*legs.dense, *legs.lexical)), store_id)
+                owner |= dict.fromkeys((chunk_id for chunk_id, _ in (*legs.dense, *legs.lexical)), store.id)
             frequencies = _frequencies(searchers.values(), terms)
             hits = self._fuse(query, dense, lexical)
             return {
@@ -172,19 +188,22 @@ class Retriever:
     ) -> Legs:
         allowed = None
         if tree is not None:
-            with self._database.read() as tx:
-                allowed = np.array(documents.matching(tx, store_id, tree), dtype=np.int64)
+            allowed = self._sieve.admitted(store_id, tree)
         return searcher.search(vector, terms, candidates=self._settings.candidates, documents=allowed)
 
-    def _fuse(self, query: Query, dense: list[tuple[int, float]], lexical: list[tuple[int, float]]) -> list[Hit]:
-        return fuse(
-            dense,
+    def _fuse(
+        self, query: Query, dense: Mapping[EmbeddingSpace, list[tuple[int, float]]], lexical: list[tuple[int, float]]
+    ) -> list[Hit]:
+        hits = fuse(
+            _comparable(list(dense.values())),
             lexical,
             method=query.fusion or self._settings.fusion,
             dense_weight=self._dense_weight(query),
             # All candidates: chunks that turn out to be gone leave their place to the next.
             limit=2 * self._settings.candidates * len(query.stores),
         )
+        cosines = dict(itertools.chain.from_iterable(dense.values()))
+        return [dataclasses.replace(hit, dense=cosines.get(hit.chunk_id)) for hit in hits] if len(dense) > 1 else hits
 
     def _dense_weight(self, query: Query) -> float:
         return self._settings.dense_weight if query.dense_weight is None else query.dense_weight
@@ -211,9 +230,9 @@ def check_filter(tx: Transaction, store_ids: Sequence[str], tree: Filter) -> Non
     Where there is no attribute at all, as in a store that is still empty, there is none to be meant instead.
     """
     for key in filters.keys(tree):
-        if any(documents.has_attribute(tx, store_id, key) for store_id in store_ids):
+        if any(attributes.has_key(tx, store_id, key) for store_id in store_ids):
             continue
-        known = sorted({name for store_id in store_ids for name in documents.attribute_keys(tx, store_id)})
+        known = sorted({name for store_id in store_ids for name in attributes.keys(tx, store_id, SHOWN_KEYS)})
         if known:
             raise Invalid(
                 f"No document in the vector stores searched has the attribute '{key}'; there are: "
@@ -221,6 +240,30 @@ def check_filter(tx: Transaction, store_ids: Sequence[str], tree: Filter) -> Non
                 param="filters",
                 code="unknown_attribute",
             )
+
+
+def models(rows: Sequence[VectorStore]) -> str:
+    """Return what the caches key on beside the versions: whose vectors are searched."""
+    return ",".join(sorted({f"{store.model}/{store.dimension}" for store in rows}))
+
+
+def _comparable(legs: Sequence[list[tuple[int, float]]]) -> list[tuple[int, float]]:
+    """Lay the dense legs of several models end to end. Their cosines do not compare: each leg's best counts as one."""
+    if len(legs) == 1:
+        return legs[0]
+    bests = [max((score for _, score in leg), default=0.0) for leg in legs]
+    return [
+        (chunk_id, score / best) for leg, best in zip(legs, bests, strict=True) if best > 0.0 for chunk_id, score in leg
+    ]
+
+
+def _as_now(rows: Sequence[VectorStore], tx: Transaction) -> tuple[VectorStore, ...]:
+    """Return the stores' rows as they are now. Raises NotFound for one that is gone."""
+    found = [stores.get(tx, row.id) for row in rows]
+    for row, store in zip(rows, found, strict=True):
+        if store is None:
+            raise NotFound(f"Vector store '{row.id}' does not exist.", param="vector_store_id")
+    return tuple(store for store in found if store is not None)
 
 
 def _span_name(query: Query) -> str:

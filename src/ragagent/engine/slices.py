@@ -15,7 +15,9 @@ import numpy as np
 from ragagent import names, telemetry
 from ragagent.errors import RagagentError, Upstream
 from ragagent.providers.base import Embedder, Vectors
+from ragagent.providers.embedders import Embedders
 from ragagent.providers.endpoint import Refused, Transient
+from ragagent.store.jobs import JobRow
 
 FIRST, LARGEST = 32, 512
 TARGET_SECONDS = 1.0
@@ -69,3 +71,17 @@ class Slices:
             names.EMBEDDINGS.format(model=self._embedder.model), {names.INGEST_CHUNKS: len(texts)}, kind="client"
         ):
             return await self._embedder.embed(texts)
+
+
+class AllSlices:
+    """The slices of each embedder: how fast one is says nothing of another."""
+
+    def __init__(self, embedders: Embedders) -> None:
+        self._embedders = embedders
+        self._found: dict[str, Slices] = {}
+
+    def of(self, job: JobRow) -> Slices:
+        """Return those of the job's store. Raises Conflict: there is no such embedder."""
+        if job.space not in self._found:
+            self._found[job.space] = Slices(self._embedders.of(job.model, job.dimension, "The store"))
+        return self._found[job.space]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ragagent.engine.catalog import Chunking, EmbeddingSpace
+from ragagent.engine.catalog import Chunking
+from ragagent.providers.base import Embedder
 from ragagent.store import documents, files, stores
 from ragagent.store.database import Transaction, last_seq
 from ragagent.types import Caller
@@ -13,7 +14,7 @@ from ragagent.types import Caller
 STORE = "welcome"
 
 
-def load(tx: Transaction, paths: Sequence[Path], space: EmbeddingSpace, chunking: Chunking) -> int:
+def load(tx: Transaction, paths: Sequence[Path], embedder: Embedder, chunking: Chunking) -> int:
     """Put the files into a new store, if there has never been a store; return how many there are in it."""
     found = [path for path in paths if path.is_file()]
     if not found or last_seq(tx):
@@ -23,8 +24,8 @@ def load(tx: Transaction, paths: Sequence[Path], space: EmbeddingSpace, chunking
         tenant=Caller().tenant,
         name=STORE,
         metadata={"about": "Loaded from data.welcome at the first start."},
-        model=space.model,
-        dimension=space.dimension,
+        model=embedder.model,
+        dimension=embedder.dimension,
         chunk_tokens=chunking.max_tokens,
         overlap_tokens=chunking.overlap_tokens,
     )

@@ -1,62 +1,80 @@
 """Compaction: the next generation in the making, from the rows that were alive when it began.
 
-Slow, and it looks only at what no publish changes: the mapped generation and the delta's first rows. So it runs in a
+Slow, and it looks only at what no publish changes: mapped generations and the delta's first rows. So it runs in a
 thread of its own while publishes go on; `Writer.finish_compaction` then moves what came meanwhile.
+
+The graph, which takes the time, is built in the background (`background.py`). Rows without one are copied at once.
 """
 
 from __future__ import annotations
 
-import os
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ragagent.errors import Conflict
-from ragagent.index import exact, files, generation
+from ragagent.index import files, generation, storage
+from ragagent.index.background import Background
 from ragagent.index.delta import Delta
-from ragagent.index.files import Int64
+from ragagent.index.files import Float32, Int64
 from ragagent.index.generation import Generation
+from ragagent.index.manifest import Part
 
-_Scalar = TypeVar("_Scalar", np.int64, np.float32)
-
-_BATCH = 8192  # rows given to faiss at once: between two batches a build can be cancelled
+_BATCH = 1024  # rows given to faiss at once: between two batches a build can be cancelled, or found to be starved
 
 
 class Compaction:
     """One build: `run` it in any thread, hand it to `finish_compaction`, and close it in any case."""
 
-    def __init__(self, store: Path, number: int, source: Generation, delta: Delta, live: Int64, hnsw_rows: int) -> None:
-        """Take over `source`, held once; `live` are the positions to keep."""
+    def __init__(
+        self,
+        store: Path,
+        number: int,
+        kept: tuple[Part, ...],
+        sources: Sequence[Generation],
+        delta: Delta,
+        live: Int64,
+        *,
+        hnsw_rows: int,
+        is_int8: bool,
+    ) -> None:
+        """Take over `sources`, held once: the generations behind those `kept`. `live` are the positions to keep."""
         self.number = number
         self.path = generation.generation_path(store, number).with_suffix(".tmp")
+        self.kept = kept
         self.delta_rows = len(delta.rows)  # What stands behind these came later.
-        self._source = source
+        self._sources = sources
         self._delta = delta
         self._hnsw_rows = hnsw_rows
+        self._is_int8 = is_int8
         self._cancelled = threading.Event()
         self.is_built = False
         self.is_closed = False
-        rows = _gather(source.rows, delta.rows, live)
+        first = sum(part.rows for part in kept)
+        rows = np.concatenate([*(source.rows for source in sources), delta.rows])[live[live >= first] - first]
         order = np.lexsort((rows[:, 0], rows[:, 1]))  # by document, then chunk: what a generation promises
         self.rows = rows[order]
-        self.origins = live[order]  # where each new row stood
+        self.origins = live[live >= first][order]  # where each new row stood
+        self._places = self.origins - first
 
     def run(self) -> None:
-        """Build the generation, on disk and durable but under no name that a reader knows. Uses all cores.
+        """Build the generation, on disk and durable but under no name that a reader knows.
 
         Raises Conflict when cancelled, StorageFull.
         """
-        exact.use_threads(os.cpu_count() or 1)
-        try:
-            with files.writing(f"Generation {self.number}"):
-                files.remove(self.path)
-                generation.write(self.path, self._index(), self.rows)
-        finally:
-            exact.use_threads(1)
+        with files.writing(f"Generation {self.number}"):
+            files.remove(self.path)
+            if len(self.rows) < self._hnsw_rows:
+                index = self._index(_at_once)
+                generation.write(self.path, index, self.rows)
+            else:
+                with Background(f"generation-{self.number}") as background:
+                    index = self._index(background.do)
+                    background.do(generation.write, self.path, index, self.rows)
         self.is_built = True
 
     def cancel(self) -> None:
@@ -64,10 +82,11 @@ class Compaction:
         self._cancelled.set()
 
     def close(self) -> None:
-        """Let go of the source, once `run` has returned. What was built and not finished, the next open removes."""
+        """Let go of the sources, once `run` has returned. What was built and not finished, the next open removes."""
         if not self.is_closed:
             self.is_closed = True
-            self._source.release()
+            for source in self._sources:
+                source.release()
 
     def __enter__(self) -> Compaction:
         return self
@@ -77,19 +96,34 @@ class Compaction:
     ) -> None:
         self.close()
 
-    def _index(self) -> Any:
-        index = generation.new_index(len(self.rows), self._source.vectors.shape[1], self._hnsw_rows)
+    def _index(self, do: Callable[..., Any]) -> Any:
+        index = generation.new_index(len(self.rows), self._delta.vectors.shape[1], self._hnsw_rows, self._is_int8)
+        if not index.is_trained:
+            do(index.train, self._vectors(self._sample()))
         for start in range(0, len(self.rows), _BATCH):
             if self._cancelled.is_set():
                 raise Conflict(f"The build of generation {self.number} was cancelled.")
-            index.add(_gather(self._source.vectors, self._delta.vectors, self.origins[start : start + _BATCH]))
+            do(index.add, self._vectors(self._places[start : start + _BATCH]))
         return index
 
+    def _sample(self) -> Int64:
+        """Return places all over the rows: those of one document are alike."""
+        step = -(-len(self._places) // storage.TRAIN_ROWS)
+        return self._places[:: max(step, 1)]
 
-def _gather(old: npt.NDArray[_Scalar], new: npt.NDArray[_Scalar], positions: Int64) -> npt.NDArray[_Scalar]:
-    """Return the rows at `positions` of `old` and `new` laid end to end, without laying them so."""
-    gathered = np.empty((len(positions), old.shape[1]), old.dtype)
-    is_old = positions < len(old)
-    gathered[is_old] = old[positions[is_old]]
-    gathered[~is_old] = new[positions[~is_old] - len(old)]
-    return gathered
+    def _vectors(self, places: Int64) -> Float32:
+        """Return the vectors at `places` of the sources and the delta laid end to end, without laying them so."""
+        gathered = np.empty((len(places), self._delta.vectors.shape[1]), np.float32)
+        first = 0
+        for source in self._sources:
+            end = first + len(source.rows)
+            inside = (first <= places) & (places < end)
+            gathered[inside] = source.vectors.take(places[inside] - first)
+            first = end
+        inside = places >= first
+        gathered[inside] = self._delta.vectors[places[inside] - first]
+        return gathered
+
+
+def _at_once(act: Callable[..., Any], *arguments: Any) -> Any:
+    return act(*arguments)

@@ -1,6 +1,8 @@
-"""The dense leg: a generation's search and the delta's exact scores, as one list of the best live chunks."""
+"""The dense leg: the generations' searches and the delta's exact scores, as one list of the best live chunks."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,42 +14,45 @@ from ragagent.index.generation import Generation, Selection
 
 UNIT_TOLERANCE = 1e-3  # of the squared length: what float32, and float16 from an endpoint, may be off
 
+Selections = Sequence[Selection | None]  # of each generation, then of the delta; None: all of it
+
 
 class Dense:
     """Nearest chunks by inner product, as of one manifest. Safe for threads."""
 
-    def __init__(self, generation: Generation, delta: Delta, dimension: int, ef_search: int) -> None:
-        self._generation = generation
+    def __init__(self, generations: Sequence[Generation], delta: Delta, dimension: int, ef_search: int) -> None:
+        self._generations = generations
         self._delta = delta
         self._dimension = dimension
         self._ef_search = ef_search
-        alive = np.ones(len(generation.rows) + len(delta.rows), np.bool_)
+        ends = np.cumsum([*(len(generation.rows) for generation in generations), len(delta.rows)])
+        alive = np.ones(ends[-1], np.bool_)
         alive[delta.dead] = False
-        self._alive = alive[: len(generation.rows)], alive[len(generation.rows) :]
+        self._alive = np.split(alive, ends[:-1])
         # Without a filter these hold for every search, so they are made once; None spares it the mask altogether.
-        self._unfiltered = tuple(None if part.all() else Selection(part) for part in self._alive)
+        self._unfiltered: Selections = [None if part.all() else Selection(part) for part in self._alive]
 
-    def select(self, documents: Int64 | None) -> tuple[Selection | None, Selection | None]:
-        """Return what a search may return of the generation and of the delta; None: all of it."""
+    def select(self, documents: Int64 | None) -> Selections:
+        """Return what a search may return; of `documents` (sorted) only, when given."""
         if documents is None:
-            return self._unfiltered[0], self._unfiltered[1]
-        in_generation, in_delta = self._alive
-        return (
-            Selection(self._generation.select(documents) & in_generation),
-            Selection(exact.contains(documents, self._delta.rows[:, 1]) & in_delta),
-        )
+            return self._unfiltered
+        chosen = [generation.select(documents) for generation in self._generations]
+        chosen.append(exact.contains(documents, self._delta.rows[:, 1]))
+        return [Selection(mask & alive) for mask, alive in zip(chosen, self._alive, strict=True)]
 
-    def search(
-        self, vector: Float32, candidates: int, selections: tuple[Selection | None, Selection | None]
-    ) -> list[tuple[int, float]]:
+    def search(self, vector: Float32, candidates: int, selections: Selections) -> list[tuple[int, float]]:
         """Return up to `candidates` (chunk id, inner product), best first. Raises Invalid for a bad vector."""
         query = unit_vectors(vector, self._dimension)[0]
-        old, old_scores = self._generation.search(query, candidates, selections[0], self._ef_search)
-        new, new_scores = self._search_delta(query, candidates, selections[1])
-        found = np.concatenate((old_scores, new_scores))
-        chunks = np.concatenate((self._generation.rows[old, 0], self._delta.rows[new, 0]))
-        order = np.lexsort((chunks, -found))[:candidates]
-        return list(zip(chunks[order].tolist(), found[order].tolist(), strict=True))
+        found, chunks = [], []
+        for part, selection in zip(self._generations, selections, strict=False):
+            positions, scores = part.search(query, candidates, selection, self._ef_search)
+            found.append(scores)
+            chunks.append(part.rows[positions, 0])
+        positions, scores = self._search_delta(query, candidates, selections[-1])
+        all_scores = np.concatenate([*found, scores])
+        all_chunks = np.concatenate([*chunks, self._delta.rows[positions, 0]])
+        order = np.lexsort((all_chunks, -all_scores))[:candidates]
+        return list(zip(all_chunks[order].tolist(), all_scores[order].tolist(), strict=True))
 
     def _search_delta(self, query: Float32, count: int, selection: Selection | None) -> tuple[Int64, Float32]:
         if selection is None:

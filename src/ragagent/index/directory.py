@@ -8,13 +8,25 @@ from pathlib import Path
 import numpy as np
 
 from ragagent.index import delta, files, generation, lexical, manifest
-from ragagent.index.manifest import Manifest
+from ragagent.index.delta import Delta
+from ragagent.index.files import Int64
+from ragagent.index.generation import Kind
+from ragagent.index.manifest import Manifest, Part, Sums
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationStats:
+    number: int
+    rows: int
+    kind: Kind
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class DiskStats:
     seq: int
-    generation: int
+    generation: int  # the newest one's number
+    generations: tuple[GenerationStats, ...]  # oldest first
     rows: int  # alive
     delta_rows: int
     dead_rows: int
@@ -37,7 +49,8 @@ def create(store: Path, model: str, dimension: int) -> Manifest:
         lexical.create(store / lexical.NAME)
         files.sync(store.parent)
         files.sync(store)
-        return manifest.publish(store, Manifest(store.name, 0, 1, 0, 0, 0, model, dimension, 0.0))
+        first = Manifest(store.name, 0, (Part(1, 0),), 0, 0, Sums(), 0, model, dimension, 0.0)
+        return manifest.publish(store, first)
 
 
 def remove(root: Path, store_id: str) -> None:
@@ -52,6 +65,25 @@ def remove(root: Path, store_id: str) -> None:
         files.remove(store)
 
 
+def named_files(store: Path, current: Manifest) -> dict[str, int | None]:
+    """Return what the manifest names, relative to `store`: of each file so many bytes count, None: all of them.
+
+    The lexical index is not among it: that has a manifest of its own. Raises FileNotFoundError when the manifest is
+    out of date.
+    """
+    folders = [generation.generation_path(store, part.number) for part in current.parts]
+    immutable = {f"{folder.name}/{entry.name}": None for folder in folders for entry in folder.iterdir()}
+    tail = delta.delta_path(store, current.generation).name
+    return {**immutable, **{f"{tail}/{name}": length for name, length in delta.counted(current).items()}}
+
+
+def chunk_ids(store: Path, current: Manifest) -> Int64:
+    """Return the chunks in the files that the manifest names, dead ones included, ascending. Raises Damaged."""
+    with files.reading(f"The index of store '{store.name}'"):
+        rows = [generation.read_rows(generation.generation_path(store, p.number), p.rows) for p in current.parts]
+        return np.unique(np.concatenate([part[:, 0] for part in (*rows, Delta.open(store, current).rows)]))
+
+
 def disk_stats(root: Path, store_id: str) -> DiskStats | None:
     """Return what the store's index takes on disk; None when nothing was ever published. Raises Damaged."""
     store = files.store_path(root, store_id)
@@ -62,9 +94,17 @@ def disk_stats(root: Path, store_id: str) -> DiskStats | None:
     return DiskStats(
         seq=current.seq,
         generation=current.generation,
+        generations=tuple(_generation_stats(store, part, current.dimension) for part in current.parts),
         rows=current.rows,
         delta_rows=current.delta_rows,
         dead_rows=current.dead_rows,
         bytes=files.bytes_under(store),
         published_at=current.published_at,
     )
+
+
+def _generation_stats(store: Path, part: Part, dimension: int) -> GenerationStats:
+    path = generation.generation_path(store, part.number)
+    with files.reading(f"Generation {path.name} of store '{store.name}'"):
+        kind = generation.kind_on_disk(path, part.rows, dimension)
+    return GenerationStats(part.number, part.rows, kind, files.bytes_under(path))

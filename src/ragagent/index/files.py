@@ -25,7 +25,7 @@ from ragagent.errors import Damaged, Invalid, RagagentError, StorageFull, Unavai
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
-_Scalar = TypeVar("_Scalar", np.int64, np.float32)
+_Scalar = TypeVar("_Scalar", np.int64, np.int32, np.float32)
 
 _STORE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,7 +1,9 @@
 """A generation: one immutable snapshot of a store's vectors, mapped and shared by every process that reads it.
 
-    NNNNNN/vectors.faiss    Flat, or HNSW over Flat from `hnsw_rows` on
+    NNNNNN/vectors.faiss    the vectors, as `storage` keeps them
     NNNNNN/rows.i64         (n, 2): chunk id, document id; column by column, in order of (document id, chunk id)
+    NNNNNN/...              from `hnsw_rows` rows on the links of a graph over them, as `graph` keeps them
+    NNNNNN/CHECKSUMS        the length and checksum of each of these
     NNNNNN/LOCK             held shared by who maps it
 
 Rows are ordered by document so that a filter on documents is a handful of ranges, found without a scan. faiss is
@@ -11,24 +13,23 @@ reached through this class alone: `add` on a mapped index ends the process, so t
 from __future__ import annotations
 
 import math
-import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ragagent.errors import Damaged
-from ragagent.index import exact, files, lock
+from ragagent.index import checksums, exact, files, graph, lock, storage
 from ragagent.index.exact import faiss
 from ragagent.index.files import Float32, Int64, Mask
 from ragagent.index.held import Held
+from ragagent.index.manifest import Part
+from ragagent.index.storage import Storage
 
-LINKS = 32  # HNSW's M
-EF_CONSTRUCTION = 80
+Kind = Literal["flat", "hnsw", "hnsw-int8"]
 
-_VECTORS = "vectors.faiss"
 _ROWS = "rows.i64"
 _LOCK = "LOCK"
 
@@ -56,32 +57,49 @@ class Selection:
 class Generation(Held):
     """One generation, mapped and locked shared until the last holder releases it. Safe for threads."""
 
-    def __init__(self, number: int, rows: Int64, index: Any, held: lock.Lock) -> None:
+    def __init__(
+        self, part: Part, rows: Int64, index: Any, vectors: Storage, links: graph.Links | None, held: lock.Lock
+    ) -> None:
         super().__init__()
-        self.number = number
+        self.part = part
         self.rows = rows
-        self.vectors = _vectors(index)
+        self.vectors = vectors
         self._index = index
-        self._is_graph = isinstance(index, faiss.IndexHNSW)
+        self._links = links  # faiss looks into these and holds no reference
         self._held = held
 
     @classmethod
-    def open(cls, store: Path, number: int, rows: int, dimension: int) -> Generation:
-        """Map generation `number` of `store`. Raises Vanished, and Damaged when the files are not what was written."""
-        path = generation_path(store, number)
+    def open(cls, store: Path, part: Part, dimension: int) -> Generation:
+        """Map one generation of `store`. Raises Vanished, and Damaged when the files are not what was written.
+
+        Looks at lengths and heads only; `check` looks at every byte.
+        """
+        path = generation_path(store, part.number)
         held = lock.shared(path / _LOCK)  # Before the first look at the files: from here on they cannot be deleted.
         if held is None:
             raise Vanished
         try:
             with files.reading(_name(path)):
-                return cls(number, read_rows(path, rows), _read(path / _VECTORS, rows, dimension), held)
+                noted = checksums.read(path)
+                rows = read_rows(path, part.rows)
+                index = vectors = storage.read(path, part.rows, dimension, _name(path))
+                links = None
+                if graph.NEIGHBOURS in noted:
+                    index, links = graph.read(path, vectors)
+                return cls(part, rows, index, Storage(vectors), links, held)
         except BaseException:
             held.close()
             raise
 
+    @property
+    def kind(self) -> Kind:
+        if self._links is None:
+            return "flat"
+        return "hnsw-int8" if self.vectors.is_int8 else "hnsw"
+
     def still_stands(self, store: Path) -> bool:
         """Return whether this is the very directory that now bears its number, not one of an index made anew."""
-        return lock.identity(generation_path(store, self.number) / _LOCK) == self._held.identity
+        return lock.identity(lock_path(store, self.part.number)) == self._held.identity
 
     def select(self, documents: Int64) -> Mask:
         """Return for each row whether its document is among `documents` (sorted)."""
@@ -97,16 +115,18 @@ class Generation(Held):
     def search(self, query: Float32, count: int, selection: Selection | None, ef_search: int) -> tuple[Int64, Float32]:
         """Return up to `count` positions of the best rows with their inner products, in no promised order.
 
-        Exact where that is no dearer than the graph, and always when the generation has none.
+        Exact where that is no dearer than the graph, and always when the generation has none. `ef_search` 0: as many
+        as the graph's size asks for.
         """
+        ef_search = ef_search or graph.ef_search(len(self.rows), is_int8=self.vectors.is_int8)
         exact.use_one_thread()
         count = min(count, len(self.rows) if selection is None else selection.count)
         if count == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         if selection is None:
             return self._faiss(query, count, self._parameters(ef_search))
-        if not self._is_graph or self._exact_is_cheaper(selection.count, ef_search):
-            found = exact.scores(query, self.vectors, selection.positions)
+        if self._links is None or self._exact_is_cheaper(selection.count, ef_search):
+            found = self.vectors.scores(query, selection.positions)
             top = exact.best(found, count)
             return selection.positions[top], found[top]
         # The graph looks at allowed and other rows alike: to meet as many allowed ones it must look further.
@@ -120,10 +140,10 @@ class Generation(Held):
         Widened as above, the graph visits ef * n / allowed nodes of `LINKS` neighbours each. At n = 100,000 and ef 64
         the two meet at 14 % of the rows; measured on 50,000, the graph is if anything later than this.
         """
-        return allowed * allowed <= LINKS * ef_search * len(self.rows)
+        return allowed * allowed <= graph.LINKS * ef_search * len(self.rows)
 
     def _parameters(self, ef_search: int, selector: Any | None = None) -> Any:
-        if self._is_graph:
+        if self._links is not None:
             return faiss.SearchParametersHNSW(sel=selector, efSearch=ef_search)
         return faiss.SearchParameters(sel=selector)
 
@@ -134,7 +154,7 @@ class Generation(Held):
         return positions[0][kept], found[0][kept]
 
     def _close(self) -> None:
-        del self._index, self.vectors, self.rows  # Unmapped first, then unlocked.
+        del self._index, self.vectors, self.rows, self._links  # Unmapped first, then unlocked.
         self._held.close()
 
 
@@ -151,23 +171,27 @@ def lock_path(store: Path, number: int) -> Path:
     return generation_path(store, number) / _LOCK
 
 
-def new_index(rows: int, dimension: int, hnsw_rows: int) -> Any:
-    """Return an empty index of the kind that suits `rows` rows."""
+def new_index(rows: int, dimension: int, hnsw_rows: int, is_int8: bool = False) -> Any:
+    """Return an empty index of the kind that suits `rows` rows, `is_trained` or still to be."""
     if rows < hnsw_rows:
-        return faiss.IndexFlatIP(dimension)
-    index = faiss.IndexHNSWFlat(dimension, LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = EF_CONSTRUCTION
-    return index
+        return storage.new(dimension, is_int8=False)
+    return graph.over(storage.new(dimension, is_int8=is_int8))
 
 
 def write(path: Path, index: Any, rows: Int64) -> None:
     """Write a generation's files into the new directory `path`, durably. `rows` (n, 2) is in the order of `index`."""
     path.mkdir()
+    names = [_ROWS, storage.NAME]
     files.write_at(path / _ROWS, 0, rows.T)  # A transposed write is column by column.
-    faiss.write_index(index, str(path / _VECTORS))
+    if isinstance(index, faiss.IndexHNSW):
+        graph.write(path, index)
+        names += graph.NAMES
+        index = faiss.downcast_index(index.storage)
+    faiss.write_index(index, str(path / storage.NAME))
     (path / _LOCK).touch()
-    for name in (_VECTORS, _LOCK):
+    for name in (storage.NAME, _LOCK):
         files.sync(path / name)
+    checksums.write(path, names)
     files.sync(path)
 
 
@@ -176,40 +200,25 @@ def read_rows(path: Path, rows: int) -> Int64:
     return files.mapped(path / _ROWS, np.int64, 2, rows).T
 
 
-def _read(path: Path, rows: int, dimension: int) -> Any:
-    # IO_FLAG_MMAP would map IVF alone and quietly load every other kind into private memory.
-    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    name = _name(path.parent)
-    if not isinstance(index, faiss.IndexFlatIP | faiss.IndexHNSWFlat):
-        raise Damaged(f"{name} is a {type(index).__name__}, not one of ours.")
-    if (index.ntotal, index.d, index.metric_type) != (rows, dimension, faiss.METRIC_INNER_PRODUCT):
-        raise Damaged(f"{name} holds {index.ntotal} rows of {index.d}; its manifest says {rows} of {dimension}.")
-    if rows and not _is_mapped(path, _vectors(index).ctypes.data):
-        raise Damaged(f"{name} was loaded into private memory; it must be mapped.")
-    return index
+def kind_on_disk(path: Path, rows: int, dimension: int) -> Kind:
+    """Return the kind of the generation in `path` by its files alone. Raises FileNotFoundError, Damaged."""
+    noted = checksums.read(path)
+    if graph.NEIGHBOURS not in noted:
+        return "flat"
+    return "hnsw" if noted[storage.NAME].bytes >= rows * dimension * 4 else "hnsw-int8"
+
+
+def check(store: Path, number: int, *, vectors: bool) -> None:
+    """Read a generation's files and compare them with their checksums; the vectors, nearly all of it, if wanted.
+
+    Raises Damaged. Rows and links are checked by every writer: a link into nowhere would end its readers.
+    """
+    path = generation_path(store, number)
+    with files.reading(_name(path)):
+        for name, checksum in checksums.read(path).items():
+            if (vectors or name != storage.NAME) and checksums.of_file(path / name) != checksum:
+                raise Damaged(f"File '{path.name}/{name}' does not match its checksum.")
 
 
 def _name(path: Path) -> str:
     return f"Generation {path.name} of store '{path.parent.name}'"
-
-
-def _vectors(index: Any) -> Float32:
-    """Return the index's own vectors (n, d), read-only and not copied: valid for as long as the index lives."""
-    if not index.ntotal:
-        return np.empty((0, index.d), np.float32)
-    flat = faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
-    view: Float32 = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
-    view.flags.writeable = False
-    return view
-
-
-def _is_mapped(path: Path, address: int) -> bool:
-    """Return whether the memory at `address` is a mapping of the file at `path`."""
-    name = os.fsencode(os.path.realpath(path))
-    with open("/proc/self/maps", "rb") as maps:
-        for line in maps:
-            if line.endswith(b" " + name + b"\n"):
-                first, last = (int(bound, 16) for bound in line.split(b" ", 1)[0].split(b"-"))
-                if first <= address < last:
-                    return True
-    return False

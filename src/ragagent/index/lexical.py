@@ -10,6 +10,7 @@ does; who reads the chunk's text from SQLite, the truth, takes only what stands 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,10 @@ from ragagent.index.files import Int64
 
 MAX_TERMS = 256  # of one query; the rarest are kept
 NAME = "lexical"
+COMMIT = "meta.json"  # replaced atomically by each commit: it names the segments
 
+_MANAGED = ".managed.json"
+_SEGMENT = ("fast", "fieldnorm", "idx", "pos", "store", "term")
 _ANALYZER = "tokens"
 _HEAP_BYTES = 15_000_000  # Tantivy's least for one thread; a larger commit spills into another segment
 
@@ -82,6 +86,14 @@ class LexicalView:
                 return hits[:candidates]
         return self._hits(self._within(query, documents), candidates)[0]
 
+    def chunk_ids(self, first: int, last: int) -> Int64:
+        """Return the chunks that stand here and have ids from `first` to `last`, in no promised order."""
+        query = Query.range_query(self._schema, "chunk_id", tantivy.FieldType.Integer, first, last)
+        with files.reading("The lexical index"):
+            found = self._searcher.search(query, max(self._searcher.num_docs, 1), count=False).hits
+            chunks = self._searcher.fast_field_values("chunk_id", [address for _, address in found])
+        return np.array([chunk for chunk in chunks if chunk is not None], np.int64)
+
     def _query(self, terms: Iterable[str]) -> Query:
         return Query.boolean_query(
             [(Occur.Should, Query.term_query(self._schema, "tokens", term, "freq")) for term in terms]
@@ -131,8 +143,11 @@ class LexicalWriter:
             self._writer: tantivy.IndexWriter | None = _only_writer(index, path)
             self._writer.garbage_collect_files()  # what a writer left that was killed between writing and committing
 
-    def replace(self, added: Iterable[tuple[int, int, str]], forgotten: Iterable[int]) -> None:
-        """Forget chunks, then hold each of `added` (chunk id, document id, tokens) once, in one durable commit."""
+    def replace(self, added: Iterable[tuple[int, int, str]], forgotten: Iterable[int]) -> int:
+        """Forget chunks, then hold each of `added` (chunk id, document id, tokens) once, in one durable commit.
+
+        Returns the commit's number, which `meta.json` then bears.
+        """
         assert self._writer is not None, "the writer is closed"
         with files.writing("The lexical index"):
             for chunk_id in forgotten:
@@ -141,7 +156,7 @@ class LexicalWriter:
                 # Deleted first: after a crash between this commit and the manifest, the same rows come again.
                 self._writer.delete_documents_by_term("chunk_id", chunk_id)
                 self._writer.add_document(_document(chunk_id, document_id, tokens))
-            self._writer.commit()
+            return int(self._writer.commit())
 
     def close(self) -> None:
         """Let go of the directory once merges under way are done; what was not committed is gone.
@@ -155,11 +170,31 @@ class LexicalWriter:
                 writer.wait_merging_threads()
 
 
+def committed(commit: bytes) -> list[str]:
+    """Return the names of the files that `meta.json` commits; once written, they never change.
+
+    With them goes the list by which Tantivy knows, after a merge, what it may delete.
+    """
+    names = [_MANAGED]
+    for segment in json.loads(commit)["segments"]:
+        stem = segment["segment_id"].replace("-", "")
+        names += [f"{stem}.{part}" for part in _SEGMENT]
+        if segment["deletes"]:
+            names.append(f"{stem}.{segment['deletes']['opstamp']}.del")
+    return names
+
+
 def create(path: Path) -> None:
     """Make an empty index in the new directory `path`."""
     path.mkdir()
     tantivy.Index(_schema(), path=str(path))
     files.sync(path)
+
+
+def commit(path: Path) -> int:
+    """Return the number of the last commit to the index in `path`. Raises Damaged."""
+    with files.reading(_name(path)):
+        return int(json.loads((path / "meta.json").read_bytes()).get("opstamp", 0))
 
 
 def _schema() -> tantivy.Schema:

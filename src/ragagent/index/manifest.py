@@ -1,64 +1,91 @@
 """The manifest: one small file whose atomic replacement publishes a store's index.
 
-It names a generation and counts the delta's rows and dead positions; bytes beyond those counts do not exist yet. A
-reader notices a new one by `stat` alone.
+It names generations, oldest first, and counts the delta's rows and dead positions; bytes beyond those counts do not
+exist yet. Positions are the generations laid end to end, then the delta. A reader notices a new one by `stat` alone.
+
+Format 1 knew one generation and no checksums, and kept graphs in another shape. An index of it is called damaged: the
+indexer makes it anew from SQLite.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ragagent.errors import Damaged
-from ragagent.index import files
+from ragagent.index import files, sealed
 
-FORMAT = 1
+FORMAT = 2
 NAME = "MANIFEST"
 
 Stamp = tuple[int, int, int]  # mtime_ns, inode, size: what tells one manifest file from the next
 
 
+class Part(NamedTuple):
+    """One generation, as a manifest names it."""
+
+    number: int
+    rows: int
+
+
+class Sums(NamedTuple):
+    """Running CRC-32s of the delta's files, up to what the manifest counts."""
+
+    vectors: int = 0
+    rows: int = 0
+    dead: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a reader sees of one store: everything up to `seq`, in `generation` and the rows counted here."""
+    """What a reader sees of one store: everything up to `seq`, in `parts` and the delta's rows counted here."""
 
     store: str
     seq: int
-    generation: int
-    generation_rows: int
+    parts: tuple[Part, ...]  # oldest first, never none; their rows, end to end, are the first positions
     delta_rows: int
-    dead_rows: int
+    dead_rows: int  # dead positions, in any part or the delta
+    sums: Sums
+    commit: int  # Tantivy's, the one that went before this manifest
     model: str
     dimension: int
     published_at: float
     format: int = FORMAT
 
     @property
+    def generation(self) -> int:
+        """The newest generation's number: the delta beside it is the one that counts."""
+        return self.parts[-1].number
+
+    @property
+    def generation_rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def positions(self) -> int:
+        return self.generation_rows + self.delta_rows
+
+    @property
     def rows(self) -> int:
         """How many rows are alive. A position dies once only, so this is a subtraction."""
-        return self.generation_rows + self.delta_rows - self.dead_rows
+        return self.positions - self.dead_rows
 
 
 def encode(manifest: Manifest) -> bytes:
-    body = json.dumps(dataclasses.asdict(manifest), ensure_ascii=False, separators=(",", ":")).encode()
-    return b"%08x %s\n" % (zlib.crc32(body), body)
+    return sealed.seal(dataclasses.asdict(manifest))
 
 
 def decode(data: bytes) -> Manifest:
     """Return the manifest that `data` holds. Raises Damaged when one bit of it is not what was written."""
-    body = data[9:-1]
-    # The checksum is compared as it is written, so that its own letters are held as tightly as the rest.
-    if data != b"%08x %s\n" % (zlib.crc32(body), body):
-        raise Damaged(f"A manifest of {len(data)} bytes does not match its checksum.")
-    fields = json.loads(body)
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise Damaged(f"A manifest is not of format {FORMAT}, the one that this version reads.")
-    return Manifest(**fields)
+    fields = sealed.unseal(data)
+    if fields.get("format") != FORMAT:
+        raise Damaged(f"It is of format {fields.get('format')}; this version reads format {FORMAT}.")
+    parts = tuple(Part(*part) for part in fields.pop("parts"))
+    return Manifest(**fields | {"parts": parts, "sums": Sums(*fields["sums"])})
 
 
 def read(store: Path) -> tuple[Stamp, Manifest] | None:
@@ -72,7 +99,7 @@ def read(store: Path) -> tuple[Stamp, Manifest] | None:
         stamp = _stamp(os.fstat(descriptor))
         try:
             return stamp, decode(file.read())
-        except (Damaged, ValueError, TypeError) as exc:
+        except (Damaged, ValueError, TypeError, KeyError) as exc:
             raise Damaged(f"The manifest of store '{store.name}' is damaged: {exc}") from exc
 
 

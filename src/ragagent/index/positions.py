@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ragagent.index.files import Int64
+from ragagent.index.tiers import Tier
 
 
 class Positions:
-    """chunk id -> position, for live chunks only: sorted arrays for the generation, a dict for the delta's few."""
+    """chunk id -> position, for live chunks only: sorted arrays for the generations, a dict for the delta's few.
 
-    def __init__(self, generation_ids: Int64, delta_ids: Int64, dead: Int64) -> None:
-        """Take the ids in the order of their positions, and the positions that are dead."""
-        self._order = np.argsort(generation_ids, kind="stable")
-        self._sorted_ids = generation_ids[self._order]
-        self._is_alive = np.ones(len(generation_ids), np.bool_)
-        self._is_alive[dead[dead < len(generation_ids)]] = False
+    A chunk may stand in several generations, where it was replaced; it lives in one place at most.
+    """
+
+    def __init__(self, generation_ids: Sequence[Int64], delta_ids: Int64, dead: Int64) -> None:
+        """Take the ids in the order of their positions, generation by generation, and the positions that are dead."""
+        ids = np.concatenate([*generation_ids, np.empty(0, np.int64)])
+        self._ends = np.cumsum([len(part) for part in generation_ids]).tolist()
+        self._is_alive = np.ones(len(ids), np.bool_)
+        self._is_alive[dead[dead < len(ids)]] = False
+        living = np.flatnonzero(self._is_alive)
+        self._order = living[np.argsort(ids[living], kind="stable")]
+        self._sorted_ids = ids[self._order]
         gone = set(dead.tolist())
-        positions = range(len(generation_ids), len(generation_ids) + len(delta_ids))
+        positions = range(len(ids), len(ids) + len(delta_ids))
+        self._delta_rows = len(delta_ids)
         self._delta = {
             chunk_id: position
             for chunk_id, position in zip(delta_ids.tolist(), positions, strict=True)
@@ -39,11 +49,26 @@ class Positions:
             self._delta.pop(chunk_id, None)
         self._is_alive[positions[positions < len(self._is_alive)]] = False
 
-    def place(self, chunk_ids: list[int], first: int) -> None:
-        """Put chunks into the delta, one behind the other from position `first`."""
+    def place(self, chunk_ids: list[int]) -> None:
+        """Put chunks into the delta, one behind the other, behind all that stands there."""
+        first = len(self._is_alive) + self._delta_rows
+        self._delta_rows += len(chunk_ids)
         self._delta.update(zip(chunk_ids, range(first, first + len(chunk_ids)), strict=True))
 
     def live(self) -> Int64:
         """Return the positions of all live chunks, ascending."""
         in_delta = np.sort(np.fromiter(self._delta.values(), np.int64, len(self._delta)))
         return np.concatenate((np.flatnonzero(self._is_alive), in_delta))
+
+    def dead(self, rows: int) -> Int64:
+        """Return the dead among the first `rows` positions of the generations, ascending."""
+        return np.flatnonzero(~self._is_alive[:rows])
+
+    @property
+    def tiers(self) -> tuple[list[Tier], Tier]:
+        """Return the generations, and the delta."""
+        starts = [0, *self._ends][:-1]
+        living = [int(np.count_nonzero(self._is_alive[a:b])) for a, b in zip(starts, self._ends, strict=True)]
+        sizes = [end - start for start, end in zip(starts, self._ends, strict=True)]
+        generations = [Tier(size, size - alive) for size, alive in zip(sizes, living, strict=True)]
+        return generations, Tier(self._delta_rows, self._delta_rows - len(self._delta))

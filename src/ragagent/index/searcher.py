@@ -1,4 +1,4 @@
-"""A searcher: one consistent view of a store (generation, delta, lexical) as of one manifest."""
+"""A searcher: one consistent view of a store (generations, delta, lexical) as of one manifest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ragagent.index.files import Float32, Int64
 from ragagent.index.generation import Generation
 from ragagent.index.held import Held
 from ragagent.index.lexical import NAME, Lexical, LexicalView
-from ragagent.index.manifest import Manifest
+from ragagent.index.manifest import Manifest, Part
 
 Leg = list[tuple[int, float]]
 
@@ -32,7 +32,7 @@ class Searcher(Held):
     def __init__(
         self,
         manifest: Manifest,
-        generation: Generation,
+        generations: Sequence[Generation],
         delta: Delta,
         lexical: Lexical,
         view: LexicalView,
@@ -44,30 +44,38 @@ class Searcher(Held):
         self.model = manifest.model
         self.dimension = manifest.dimension
         self.rows = manifest.rows
-        self._generation = generation
+        self._generations = generations
+        self._delta = delta
         self._lexical = lexical
         self._view = view
-        self._dense = Dense(generation, delta, manifest.dimension, ef_search)
+        self._dense = Dense(generations, delta, manifest.dimension, ef_search)
 
     @classmethod
     def open(cls, store: Path, manifest: Manifest, ef_search: int, previous: Searcher | None = None) -> Searcher:
-        """Open `store` as of `manifest`, reusing what `previous` maps when the generation is the same.
+        """Open `store` as of `manifest`, reusing what `previous` maps of it.
 
         Raises Vanished when the manifest is out of date, and Damaged, which an outdated one may look like as well:
         only a manifest that still stands tells the two apart.
         """
-        generation, lexical = _reused(previous, store, manifest) or (
-            Generation.open(store, manifest.generation, manifest.generation_rows, manifest.dimension),
-            None,
-        )
+        standing = _standing(previous, store)
+        generations: list[Generation] = []
         try:
+            for part in manifest.parts:
+                generations.append(standing.get(part) or Generation.open(store, part, manifest.dimension))
+                if part in standing:
+                    standing[part].hold()
+            known, lexical = None, None
+            if previous is not None and standing:  # The same directory, then, and not one of an index made anew.
+                lexical = previous._lexical
+                known = previous._delta if previous._generations[-1] is generations[-1] else None
             with files.reading(f"The index of store '{store.name}'"):
-                delta = Delta.open(store, manifest)
+                delta = Delta.open(store, manifest, known)
             # The manifest was read before this commit is, so the lexical view is at least as new as it.
             lexical = lexical or Lexical(store / NAME)
-            return cls(manifest, generation, delta, lexical, lexical.view(), ef_search)
+            return cls(manifest, generations, delta, lexical, lexical.view(), ef_search)
         except BaseException:
-            generation.release()
+            for generation in generations:
+                generation.release()
             raise
 
     def search(
@@ -90,8 +98,9 @@ class Searcher(Held):
         return self._view.doc_freqs(terms)
 
     def _close(self) -> None:
-        del self._dense, self._view, self._lexical  # These look into the generation's memory; it goes last.
-        self._generation.release()
+        del self._dense, self._view, self._lexical  # These look into the generations' memory; they go last.
+        for generation in self._generations:
+            generation.release()
 
 
 class EmptySearcher(Searcher):
@@ -114,14 +123,11 @@ class EmptySearcher(Searcher):
         pass
 
 
-def _reused(previous: Searcher | None, store: Path, manifest: Manifest) -> tuple[Generation, Lexical] | None:
-    """Return what `previous` has open of the manifest's generation, held once more; None when it is another one.
+def _standing(previous: Searcher | None, store: Path) -> dict[Part, Generation]:
+    """Return what `previous` has mapped that still lies in `store` under its number.
 
     The number alone would not do: an index made anew counts from the start again.
     """
-    if previous is None or isinstance(previous, EmptySearcher) or previous.generation != manifest.generation:
-        return None
-    if not previous._generation.still_stands(store):
-        return None
-    previous._generation.hold()
-    return previous._generation, previous._lexical
+    if previous is None or isinstance(previous, EmptySearcher):
+        return {}
+    return {generation.part: generation for generation in previous._generations if generation.still_stands(store)}

@@ -45,6 +45,17 @@ class Searchers:
         """Return up to where a pin taken now would see; opens no searcher."""
         return self._shelf(store_id).seq()
 
+    def drop_outdated(self) -> None:
+        """Let go of every searcher whose generation has been replaced; the next pin opens the newest.
+
+        Pins do the same for the stores that they name. Without this, a process that nobody asks would keep what is
+        over mapped, and the disk full of it.
+        """
+        with self._lock:
+            shelves = list(self._shelves.values())
+        for shelf in shelves:
+            shelf.drop_outdated()
+
     def close(self) -> None:
         """Let go of every searcher; one still pinned closes with its last pin."""
         with self._lock:
@@ -104,6 +115,19 @@ class _Shelf:
             found = self._manifest()
             return found[1].seq if found else 0
 
+    def drop_outdated(self) -> None:
+        with self._lock:
+            if self._searcher is None or manifest.stamp(self._path) == self._shown:
+                return
+            try:
+                found = self._manifest()
+            except Damaged:
+                found = None  # Told to who asks.
+            # One with more rows beside the same generation goes on from what is open.
+            if found is None or found[1].generation != self._searcher.generation:
+                self._searcher.release()
+                self._searcher = self._shown = None
+
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
@@ -125,7 +149,7 @@ class _Shelf:
                     continue
                 if isinstance(exc, Damaged):
                     raise
-                raise Damaged(f"Store '{self._path.name}' lacks the generation that its manifest names.") from exc
+                raise Damaged(f"Store '{self._path.name}' lacks a generation that its manifest names.") from exc
             if self._searcher is not None:
                 self._searcher.release()
             self._searcher, self._shown = searcher, stamp

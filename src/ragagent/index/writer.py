@@ -21,23 +21,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import numpy as np
 
 from ragagent.errors import Conflict, Damaged, Invalid
-from ragagent.index import delta, directory, files, generation, lock, manifest
+from ragagent.index import delta, directory, files, generation, lexical, lock, manifest, tiers
 from ragagent.index.compaction import Compaction
 from ragagent.index.delta import Delta
 from ragagent.index.dense import unit_vectors
 from ragagent.index.files import Float32, Int64
 from ragagent.index.generation import Generation, Vanished
-from ragagent.index.lexical import NAME as LEXICAL
 from ragagent.index.lexical import LexicalWriter
-from ragagent.index.manifest import Manifest
+from ragagent.index.manifest import Manifest, Part, Sums
 from ragagent.index.positions import Positions
 
-_DEAD_SHARE = 0.2  # of all rows, and more than _DEAD_ROWS: worth a new generation
-_DEAD_ROWS = 1000
+Kind = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +52,28 @@ class Row:
 class Writer:
     """One store, open for writing. Whoever opens one holds the root's `lock.writer`."""
 
-    def __init__(self, store: Path, current: Manifest, hnsw_rows: int, max_delta_rows: int) -> None:
+    def __init__(self, store: Path, current: Manifest, hnsw_rows: int, max_delta_rows: int, is_int8: bool) -> None:
         self._store = store
         self._manifest = current
         self._hnsw_rows = hnsw_rows
         self._max_delta_rows = max_delta_rows
+        self._is_int8 = is_int8
         self._build: Compaction | None = None
         self._positions = _positions(store, current)
-        self._lexical = LexicalWriter(store / LEXICAL)
+        self._lexical = LexicalWriter(store / lexical.NAME)
         self._is_closed = False
 
     @classmethod
     def open(
-        cls, root: Path, store_id: str, model: str, dimension: int, *, hnsw_rows: int, max_delta_rows: int
+        cls,
+        root: Path,
+        store_id: str,
+        model: str,
+        dimension: int,
+        *,
+        hnsw_rows: int,
+        max_delta_rows: int,
+        vectors: Kind = "float32",
     ) -> Writer:
         """Open the store as its manifest says, dropping what a crash left around it; make it, when there is none.
 
@@ -82,18 +90,32 @@ class Writer:
             )
         with files.reading(f"The index of store '{store_id}'"):
             delta.cut(store, current)
-        writer = cls(store, current, hnsw_rows, max_delta_rows)
+        for part in current.parts:
+            generation.check(store, part.number, vectors=False)
+        if lexical.commit(store / lexical.NAME) < current.commit:
+            raise Damaged(f"The lexical index of store '{store_id}' is older than its manifest.")
+        writer = cls(store, current, hnsw_rows, max_delta_rows, vectors == "int8")
         with writer._or_close(), files.writing(f"The index of store '{store_id}'"):
             writer._sweep()
         return writer
 
     @classmethod
     def recreate(
-        cls, root: Path, store_id: str, model: str, dimension: int, *, hnsw_rows: int, max_delta_rows: int
+        cls,
+        root: Path,
+        store_id: str,
+        model: str,
+        dimension: int,
+        *,
+        hnsw_rows: int,
+        max_delta_rows: int,
+        vectors: Kind = "float32",
     ) -> Writer:
         """Throw the store's index away and open an empty one at seq 0, for SQLite to be replayed into."""
         directory.remove(root, store_id)
-        return cls.open(root, store_id, model, dimension, hnsw_rows=hnsw_rows, max_delta_rows=max_delta_rows)
+        return cls.open(
+            root, store_id, model, dimension, hnsw_rows=hnsw_rows, max_delta_rows=max_delta_rows, vectors=vectors
+        )
 
     @property
     def seq(self) -> int:
@@ -105,9 +127,7 @@ class Writer:
 
     @property
     def needs_compaction(self) -> bool:
-        total = self._manifest.generation_rows + self._manifest.delta_rows
-        dead = self._manifest.dead_rows
-        return self._manifest.delta_rows > self._max_delta_rows or dead > max(_DEAD_ROWS, _DEAD_SHARE * total)
+        return tiers.needs_merge(*self._positions.tiers, self._max_delta_rows)
 
     def publish(
         self, seq: int, added: Sequence[Row] = (), dead: Sequence[int] = (), forget: Sequence[int] = ()
@@ -128,9 +148,9 @@ class Writer:
             return
         with self._or_close(), files.writing(f"The index of store '{self._manifest.store}'"):
             delta.append(self._store, self._manifest, rows, vectors, positions)
+            commit = self._manifest.commit
             if latest or forget:
-                self._lexical.replace(((row.chunk_id, row.document_id, row.tokens) for row in latest), forget)
-            end = self._manifest.generation_rows + self._manifest.delta_rows
+                commit = self._lexical.replace(((row.chunk_id, row.document_id, row.tokens) for row in latest), forget)
             self._manifest = manifest.publish(
                 self._store,
                 dataclasses.replace(
@@ -138,13 +158,17 @@ class Writer:
                     seq=seq,
                     delta_rows=self._manifest.delta_rows + len(rows),
                     dead_rows=self._manifest.dead_rows + len(positions),
+                    sums=delta.extended(self._manifest.sums, rows, vectors, positions),
+                    commit=commit,
                 ),
             )
             self._positions.kill(list(gone), positions)
-            self._positions.place(rows[:, 0].tolist(), end)
+            self._positions.place(rows[:, 0].tolist())
 
     def begin_compaction(self) -> Compaction:
-        """Return a build of the next generation from what is alive now. Cheap; publishes may go on after it.
+        """Return a build of the next generation from what is alive now in those that it replaces, and the delta.
+
+        Cheap; publishes may go on after it.
 
         Raises Conflict while an earlier build is open.
         """
@@ -152,10 +176,19 @@ class Writer:
         if self._build is not None and not self._build.is_closed:
             raise Conflict(f"Store '{self._manifest.store}' is building generation {self._build.number} already.")
         number = max(generation.numbers(self._store)) + 1
+        first = tiers.first_merged(*self._positions.tiers, self._hnsw_rows)
         with files.reading(f"The index of store '{self._manifest.store}'"):
             rows = Delta.open(self._store, self._manifest)
-        source = _generation(self._store, self._manifest)
-        self._build = Compaction(self._store, number, source, rows, self._positions.live(), self._hnsw_rows)
+        self._build = Compaction(
+            self._store,
+            number,
+            self._manifest.parts[:first],
+            _generations(self._store, self._manifest, first),
+            rows,
+            self._positions.live(),
+            hnsw_rows=self._hnsw_rows,
+            is_int8=self._is_int8,
+        )
         return self._build
 
     def finish_compaction(self, build: Compaction) -> None:
@@ -177,13 +210,13 @@ class Writer:
                 self._store,
                 dataclasses.replace(
                     self._manifest,
-                    generation=build.number,
-                    generation_rows=len(build.rows),
+                    parts=(*build.kept, Part(build.number, len(build.rows))),
                     delta_rows=len(rows),
                     dead_rows=len(dead),
+                    sums=delta.extended(Sums(), rows, vectors, dead),
                 ),
             )
-            self._positions = Positions(build.rows[:, 0], rows[:, 0], dead)
+            self._positions = _positions(self._store, self._manifest)
 
     def compact(self) -> None:
         """Build the next generation and publish it, in one go."""
@@ -194,8 +227,13 @@ class Writer:
     def prune(self) -> list[int]:
         """Delete the generations that neither the manifest names nor any reader holds; return their numbers."""
         self._refuse_closed()
-        spent = set(generation.numbers(self._store)) - {self._manifest.generation}
+        spent = set(generation.numbers(self._store)) - {part.number for part in self._manifest.parts}
+        current = delta.delta_path(self._store, self._manifest.generation)
         with files.writing(f"The index of store '{self._manifest.store}'"):
+            for path in self._store.glob("*.delta"):
+                # Readers have its rows mapped. One that comes too late finds a newer manifest, and reads that.
+                if path != current:
+                    files.remove(path)
             return [number for number in sorted(spent) if self._delete(number)]
 
     def close(self) -> None:
@@ -219,34 +257,31 @@ class Writer:
         return {chunk_id: position for chunk_id, position in found if position is not None}
 
     def _since(self, build: Compaction) -> tuple[Int64, Float32, Int64]:
-        """Return what the build missed: rows that came, their vectors, and which of its own rows have died."""
+        """Return what the build missed: rows that came, their vectors, and what is dead by the new positions."""
         current = Delta.open(self._store, self._manifest)
-        is_alive = np.zeros(self._manifest.generation_rows + self._manifest.delta_rows, np.bool_)
+        is_alive = np.zeros(self._manifest.positions, np.bool_)
         is_alive[self._positions.live()] = True
         came = np.flatnonzero(is_alive[self._manifest.generation_rows + build.delta_rows :]) + build.delta_rows
-        return current.rows[came], current.vectors[came], np.flatnonzero(~is_alive[build.origins])
+        kept = sum(part.rows for part in build.kept)
+        dead = np.concatenate((np.flatnonzero(~is_alive[:kept]), kept + np.flatnonzero(~is_alive[build.origins])))
+        return current.rows[came], current.vectors[came], dead
 
     def _delete(self, number: int) -> bool:
-        """Delete one generation and its delta, if its lock can be had at once."""
+        """Delete one generation, if its lock can be had at once."""
         path = generation.lock_path(self._store, number)
         held = lock.exclusive(path)
         if held is None and path.exists():
             return False
-        files.remove(delta.delta_path(self._store, number))
         files.remove(generation.generation_path(self._store, number))
         if held is not None:
             held.close()
         return True
 
     def _sweep(self) -> None:
-        """Remove what a crash left: unfinished files, generations without a manifest, deltas without a generation."""
+        """Remove what a crash left: unfinished files, generations and deltas that no manifest names."""
         for path in self._store.glob("*.tmp"):
             files.remove(path)
         self.prune()
-        kept = {delta.delta_path(self._store, number) for number in generation.numbers(self._store)}
-        for path in self._store.glob("*.delta"):
-            if path not in kept:
-                files.remove(path)
 
     @contextmanager
     def _or_close(self) -> Iterator[None]:
@@ -264,20 +299,29 @@ class Writer:
 
 def _positions(store: Path, current: Manifest) -> Positions:
     """Read where every chunk stands. Opens all that a reader would, so that what is damaged is found here first."""
-    source = _generation(store, current)
+    with files.reading(f"The index of store '{store.name}'"):
+        newer = Delta.open(store, current)
+    opened = _generations(store, current, 0)
     try:
-        with files.reading(f"The index of store '{store.name}'"):
-            newer = Delta.open(store, current)
-        return Positions(source.rows[:, 0].copy(), newer.rows[:, 0], newer.dead)
+        return Positions([part.rows[:, 0] for part in opened], newer.rows[:, 0], newer.dead)
     finally:
-        source.release()
+        for part in opened:
+            part.release()
 
 
-def _generation(store: Path, current: Manifest) -> Generation:
+def _generations(store: Path, current: Manifest, first: int) -> list[Generation]:
+    """Open the manifest's generations from place `first` on, each held once."""
+    opened: list[Generation] = []
     try:
-        return Generation.open(store, current.generation, current.generation_rows, current.dimension)
-    except Vanished:
-        raise Damaged(f"Store '{store.name}' lacks the generation that its manifest names.") from None
+        for part in current.parts[first:]:
+            opened.append(Generation.open(store, part, current.dimension))
+    except BaseException as exc:
+        for one in opened:
+            one.release()
+        if isinstance(exc, Vanished):
+            raise Damaged(f"Store '{store.name}' lacks a generation that its manifest names.") from None
+        raise
+    return opened
 
 
 def _columns(rows: Sequence[Row], dimension: int) -> tuple[Int64, Float32]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ragagent import config
 from ragagent.providers import wordllama
 from ragagent.providers.base import Embedder, Generator
+from ragagent.providers.embedders import Embedders
 from ragagent.providers.extractive import Extractive
 from ragagent.providers.openai import OpenAIEmbedder, OpenAIGenerator
 
@@ -20,10 +21,15 @@ GENERATORS: Mapping[str, Callable[[config.Generator], Generator]] = {
 }
 
 
-def preload(settings: config.Embedder) -> None:
+def preload(settings: Iterable[config.Embedder]) -> None:
     """Read what processes can share. Call it before the fork; it starts no thread and opens no connection."""
-    if settings.provider == "wordllama":
+    if any(each.provider == "wordllama" for each in settings):
         wordllama.load()
+
+
+def embedders(settings: config.Config) -> Embedders:
+    """Return all that are configured. The class that speaks for one opens its connections when it is first used."""
+    return Embedders(embedder(settings.embedder), [embedder(each) for each in settings.embedders.values()])
 
 
 def embedder(settings: config.Embedder) -> Embedder:

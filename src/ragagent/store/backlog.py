@@ -74,9 +74,7 @@ def usage(tx: Transaction, store_id: str) -> Load:
     The bytes are those of texts and vectors once they are completed, those of the files before.
     """
     row = tx.execute(
-        "SELECT count(*), coalesce(sum(usage_bytes), 0) FROM documents"
-        " WHERE store_id = ? AND dead_seq IS NULL AND status IN ('in_progress', 'completed')",
-        (store_id,),
+        "SELECT in_progress + completed, usage_bytes FROM store_totals WHERE store_id = ?", (store_id,)
     ).fetchone()
     waiting = tx.execute("SELECT coalesce(sum(bytes), 0) FROM jobs WHERE store_id = ?", (store_id,)).fetchone()
     return Load(row[0], row[1] + waiting[0])

@@ -32,6 +32,7 @@ class NewChunk:
 class ChunkRow:
     id: int
     document_id: int
+    seq: int
     text: str
     vector: np.ndarray
 
@@ -39,12 +40,14 @@ class ChunkRow:
 def evidence(tx: Transaction, store_id: str, hits: Sequence[Hit], visible_seq: int) -> list[Evidence]:
     """Return the hits' chunks in the order of the hits, without those that are deleted, not yet visible or replaced."""
     marks = ", ".join("?" * len(hits))
+    # The plus forbids an index: of two ids or more SQLite would think that all chunks of the store are fewer.
     rows = {
         row["id"]: row
         for row in tx.execute(
             f"""SELECT c.id, c.ordinal, c.text, c.start, c."end", d.file_id, d.attributes, f.filename
                 FROM chunks c JOIN documents d ON d.id = c.document_id JOIN files f ON f.id = d.file_id
-                WHERE c.id IN ({marks}) AND c.store_id = ? AND c.seq <= ? AND (c.dead_seq IS NULL OR c.dead_seq > ?)""",
+                WHERE c.id IN ({marks}) AND +c.store_id = ?
+                AND c.seq <= ? AND (c.dead_seq IS NULL OR c.dead_seq > ?)""",
             (*(hit.chunk_id for hit in hits), store_id, visible_seq, visible_seq),
         )
     }
@@ -95,8 +98,8 @@ def complete(tx: Transaction, document_id: int, chunks: Sequence[NewChunk]) -> b
         put_vector(tx, slot, added.lastrowid, c.vector)
     usage = sum(len(chunk.text.encode()) + chunk.vector.nbytes for chunk in chunks)
     tx.execute(
-        "UPDATE documents SET status = 'completed', usage_bytes = ?, settled_at = ? WHERE id = ?",
-        (usage, int(time.time()), document_id),
+        "UPDATE documents SET status = 'completed', usage_bytes = ?, chunk_count = ?, settled_at = ? WHERE id = ?",
+        (usage, len(chunks), int(time.time()), document_id),
     )
     if external_id is not None:
         _retire_older(tx, store_id, external_id, seq)
@@ -120,20 +123,50 @@ def put_vector(tx: Transaction, slot: int, chunk_id: int | None, vector: np.ndar
     )
 
 
-def born(
-    tx: Transaction, store_id: str, slot: int, after: int, up_to: int, *, beyond: int, limit: int
-) -> list[ChunkRow]:
-    """Return chunks with `after < seq <= up_to` that still live at `up_to`, by id, from id `beyond` on.
-
-    Their vectors are those of `slot`.
-    """
-    rows = tx.execute(
-        f"SELECT id, document_id, text, vector FROM chunks JOIN vectors_{slot:d} ON chunk_id = id"
-        " WHERE store_id = ? AND seq > ? AND seq <= ? AND id > ? AND (dead_seq IS NULL OR dead_seq > ?)"
-        " ORDER BY id LIMIT ?",
-        (store_id, after, up_to, beyond, up_to, limit),
+def put_vectors(tx: Transaction, slot: int, chunk_ids: Sequence[int], vectors: np.ndarray) -> None:
+    """Store the vectors of chunks that may have been erased meanwhile."""
+    tx.executemany(
+        f"INSERT OR REPLACE INTO vectors_{slot:d} (chunk_id, vector) SELECT id, ? FROM chunks WHERE id = ?",
+        ((row.astype("<f4").tobytes(), chunk_id) for chunk_id, row in zip(chunk_ids, vectors, strict=True)),
     )
-    return [ChunkRow(r["id"], r["document_id"], r["text"], np.frombuffer(r["vector"], dtype="<f4")) for r in rows]
+
+
+def born(
+    tx: Transaction, store_id: str, slot: int, after: int, up_to: int, *, beyond: tuple[int, int], limit: int
+) -> list[ChunkRow]:
+    """Return chunks with `after < seq <= up_to` that still live at `up_to`, by (seq, id), those after `beyond`.
+
+    Their vectors are those of `slot`. In the order of the index that is walked, so that all slices together read each
+    row once; by id alone, each slice would sort all that is left.
+    """
+    seq, chunk_id = max(beyond, (after + 1, 0))
+    rows = tx.execute(
+        "SELECT id, document_id, seq, text, vector FROM chunks INDEXED BY chunks_by_seq"
+        f" CROSS JOIN vectors_{slot:d} ON chunk_id = id"
+        " WHERE store_id = ? AND seq >= ? AND seq <= ? AND (seq > ? OR id > ?) AND (dead_seq IS NULL OR dead_seq > ?)"
+        " ORDER BY seq, id LIMIT ?",
+        (store_id, seq, up_to, seq, chunk_id, up_to, limit),
+    )
+    return [
+        ChunkRow(r["id"], r["document_id"], r["seq"], r["text"], np.frombuffer(r["vector"], dtype="<f4")) for r in rows
+    ]
+
+
+def seq_after(tx: Transaction, store_id: str, after: int, up_to: int, count: int) -> int:
+    """Return the seq at which `count` chunks more than at `after` are shown; `up_to` when there are not so many."""
+    row = tx.execute(
+        "SELECT seq FROM chunks WHERE store_id = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT 1 OFFSET ?",
+        (store_id, after, up_to, count - 1),
+    ).fetchone()
+    return up_to if row is None else int(row[0])
+
+
+def count(tx: Transaction, store_id: str, beyond: int = 0) -> int:
+    """Return how many chunks the store has, of those with ids after `beyond`."""
+    row = tx.execute(
+        "SELECT count(*) FROM chunks INDEXED BY chunks_by_store WHERE store_id = ? AND id > ?", (store_id, beyond)
+    ).fetchone()
+    return int(row[0])
 
 
 def died(tx: Transaction, store_id: str, after: int, up_to: int) -> list[int]:

@@ -13,12 +13,16 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TypeVar
 
 import anyio.to_thread
 
-from ragagent.errors import Damaged, RagagentError, StorageFull, Unavailable
+from ragagent import __version__
+from ragagent.errors import Conflict, Damaged, RagagentError, StorageFull, Unavailable
+
+REMEDY = "Stop the server, keep a copy of the data directory, and restore the last backup with 'ragagent restore'."
 
 BUSY_SECONDS = 10.0  # how long a write waits for another process's; the indexer keeps its own transactions short
 
@@ -46,7 +50,7 @@ class Database:
 
     @classmethod
     def open(cls, path: Path) -> Database:
-        """Open (and create or migrate) the database. Raises Damaged, StorageFull or Unavailable."""
+        """Open (and create or migrate) the database. Raises Conflict, Damaged, StorageFull or Unavailable."""
         database = cls(path)
         _create(path)
         with translated():
@@ -143,20 +147,32 @@ def _create(path: Path) -> None:
         raise Unavailable(f"The database '{path.name}' cannot be opened: {exc.strerror}.") from exc
 
 
+def newest_schema() -> int:
+    """Return the number of the newest schema that this version knows."""
+    return len(_scripts())
+
+
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema forward, one numbered script at a time, each in its own transaction."""
-    schema = importlib.resources.files(__package__).joinpath("schema")
-    scripts = sorted((entry for entry in schema.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
+    """Bring the schema forward, one numbered script at a time, each in its own transaction.
+
+    Raises Conflict for a schema that is newer than this version: what it would read or write there is anybody's guess.
+    """
+    scripts = _scripts()
+    if (found := version(connection)) > len(scripts):
+        raise Conflict(
+            f"The database has schema {found}, and RAGAgent {__version__} knows schemas up to {len(scripts)}: a newer "
+            "version has written it. Run that version, or restore a backup from before it."
+        )
     for number, script in enumerate(scripts, start=1):
         # Looked at before the lock is asked for: a process that starts must not wait for a writer to learn this.
-        if _version(connection) < number:
+        if version(connection) < number:
             _apply(connection, number, script.read_text(encoding="utf-8"))
 
 
 def _apply(connection: sqlite3.Connection, number: int, script: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _version(connection) < number:  # Several processes may open a new file at the same moment.
+        if version(connection) < number:  # Several processes may open a new file at the same moment.
             for statement in _statements(script):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
@@ -166,7 +182,13 @@ def _apply(connection: sqlite3.Connection, number: int, script: str) -> None:
         raise
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def _scripts() -> list[Traversable]:
+    schema = importlib.resources.files(__package__).joinpath("schema")
+    return sorted((entry for entry in schema.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """Return the number of the schema that the database has."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
@@ -205,7 +227,7 @@ def _translation(exc: sqlite3.DatabaseError) -> RagagentError:
         return StorageFull("The disk that holds the data directory is full; nothing was written.")
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return Damaged(
-            "The database file is damaged. Stop the server, keep a copy, and restore the last backup.",
+            f"The database file is damaged. {REMEDY}",
             code="database_damaged",  # What else is damaged can be made anew from the database; this cannot.
         )
     if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):

@@ -11,11 +11,11 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
-from ragagent.store import filters, jobs
+from ragagent.store import jobs
 from ragagent.store.database import Transaction, next_seq
 from ragagent.store.pages import keyset
 from ragagent.store.stores import touch
-from ragagent.types import Attributes, Batch, Document, Filter, Page
+from ragagent.types import Attributes, Batch, Document, Page
 
 
 def add(
@@ -96,11 +96,11 @@ def listing(
 
 
 def set_attributes(tx: Transaction, document: Document, attributes: Attributes) -> int:
-    """Replace the attributes. Filters read them here, so the change is seen at once; return its seq."""
+    """Replace the attributes. Filters follow what SQLite says, so the change is seen at once; return its seq."""
     seq = next_seq(tx)
     tx.execute(
-        "UPDATE documents SET attributes = ? WHERE id = ?",
-        (json.dumps(dict(attributes), ensure_ascii=False), document.id),
+        "UPDATE documents SET attributes = ?, attributed_seq = ? WHERE id = ?",
+        (json.dumps(dict(attributes), ensure_ascii=False), seq, document.id),
     )
     touch(tx, document.store_id, seq)
     return seq
@@ -139,30 +139,6 @@ def cancel(tx: Transaction, batch_id: str) -> int:
         "UPDATE documents SET status = 'cancelled', settled_at = ? WHERE batch_id = ? AND status = 'in_progress'",
         (int(time.time()), batch_id),
     ).rowcount
-
-
-def matching(tx: Transaction, store_id: str, tree: Filter) -> list[int]:
-    """Return the ids of the documents that the filter lets through, ascending."""
-    sql, parameters = filters.clause(tree)
-    rows = tx.execute(f"SELECT id FROM documents WHERE store_id = ? AND ({sql}) ORDER BY id", (store_id, *parameters))
-    return [row[0] for row in rows]
-
-
-def has_attribute(tx: Transaction, store_id: str, key: str) -> bool:
-    return (
-        tx.execute(
-            "SELECT 1 FROM documents WHERE store_id = ? AND json_type(attributes, ?) IS NOT NULL LIMIT 1",
-            (store_id, filters.path(key)),
-        ).fetchone()
-        is not None
-    )
-
-
-def attribute_keys(tx: Transaction, store_id: str) -> list[str]:
-    rows = tx.execute(
-        "SELECT DISTINCT key FROM documents, json_each(attributes) WHERE store_id = ? ORDER BY key", (store_id,)
-    )
-    return [row[0] for row in rows]
 
 
 def add_batch(tx: Transaction, store_id: str) -> Batch:

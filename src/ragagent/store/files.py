@@ -15,9 +15,11 @@ from ragagent.types import Caller, File, Page
 RETRY_SECONDS = 600  # how long a client may go on retrying one upload
 
 
-def add(tx: Transaction, caller: Caller, *, filename: str, purpose: str, data: bytes) -> File:
+def add(
+    tx: Transaction, caller: Caller, *, filename: str, purpose: str, data: bytes, file_id: str | None = None
+) -> File:
     row = File(
-        id=f"file-{secrets.token_hex(12)}",
+        id=file_id or f"file-{secrets.token_hex(12)}",
         tenant=caller.tenant,
         filename=filename,
         purpose=purpose,

@@ -1,4 +1,4 @@
-"""A filter tree as SQL over `documents.attributes`.
+"""A filter tree as SQL over `documents.attributes`: plain, for a few rows; `attributes` finds the same among many.
 
 Types never mix: "3" is not 3, and true is not 1 (SQLite would say it is, so each comparison names the JSON type). A
 document without the key matches `ne` and `nin` alone.
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from ragagent.types import AttributeValue, Comparison, Filter
 
-_ORDER = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+ORDER = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 Clause = tuple[str, list[object]]
 
 
@@ -40,8 +40,8 @@ def path(key: str) -> str:
 
 def _comparison(leaf: Comparison) -> Clause:
     values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
-    if leaf.op in _ORDER:
-        return _matches(leaf.key, _kind(values[0]), f"{_ORDER[leaf.op]} ?", values[:1])
+    if leaf.op in ORDER:
+        return _matches(leaf.key, _kind(values[0]), f"{ORDER[leaf.op]} ?", values[:1])
     sql, parameters = _is_any(leaf.key, values)
     return (sql, parameters) if leaf.op in ("eq", "in") else (f"NOT coalesce({sql}, FALSE)", parameters)
 

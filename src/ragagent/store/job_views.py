@@ -16,10 +16,8 @@ LAGGING_STORES = 100  # that one listing looks into for documents that only have
 _JOBS = """
     SELECT d.id AS document_id, d.store_id, d.file_id, f.filename, d.external_id, f.bytes, d.seq,
            iif(d.status = 'in_progress', coalesce(j.stage, 'queued'), d.status) AS status,
-           iif(d.status = 'completed', (SELECT count(*) FROM chunks WHERE document_id = d.id),
-               coalesce(j.chunks_done, 0)) AS chunks_done,
-           iif(d.status = 'completed', (SELECT count(*) FROM chunks WHERE document_id = d.id),
-               coalesce(j.chunks_total, 0)) AS chunks_total,
+           iif(d.status = 'completed', d.chunk_count, coalesce(j.chunks_done, 0)) AS chunks_done,
+           iif(d.status = 'completed', d.chunk_count, coalesce(j.chunks_total, 0)) AS chunks_total,
            coalesce(j.attempts, d.attempts) AS attempts, coalesce(j.created_at, d.created_at) AS created_at,
            coalesce(j.stage_at, d.settled_at, d.created_at) AS since, coalesce(j.due_at, 0) AS due_at,
            coalesce(j.error_code, d.error_code) AS error_code,
@@ -68,7 +66,9 @@ def listing(
 def publishing(tx: Transaction, shown: Mapping[str, int]) -> int:
     """Return how many documents are stored and not yet shown."""
     condition, values = _beyond(shown)
-    row = tx.execute(f"SELECT count(*) FROM documents d WHERE d.status = 'completed' AND {condition}", values)
+    row = tx.execute(
+        f"SELECT count(*) FROM documents d WHERE d.status = 'completed' AND d.dead_seq IS NULL AND {condition}", values
+    )
     return int(row.fetchone()[0])
 
 

@@ -81,6 +81,7 @@ def _digests(config: Config) -> Iterator[tuple[str, tuple[str, str]]]:
         if section != "profile":
             value = getattr(getattr(config, section), key)
             yield f"{section}.{key}", (_digest(value), item.metadata["reload"])
+    yield "embedders", (_digest(sorted(config.embedders.items())), "rolls")
     yield "profile", (_digest(sorted(config.profile.items())), "rolls")
 
 

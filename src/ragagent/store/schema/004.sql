@@ -67,4 +67,3 @@ CREATE TABLE staged_vectors (
 ALTER TABLE documents ADD COLUMN settled_at INTEGER;
 ALTER TABLE documents ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX documents_unfinished ON documents (id) WHERE status <> 'completed';
-CREATE INDEX documents_by_seq ON documents (store_id, seq);

@@ -1,0 +1,294 @@
+"""Rows of editions: the indexes that a store has besides the one that is searched, and the switch from one to another.
+
+What is searched stands in the store's own row (model, dimension, slot, edition), so that one UPDATE changes it. The
+commands write what they want here, and the indexer, which alone knows how far an index is, does it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ragagent.errors import Conflict
+from ragagent.store import jobs
+from ragagent.store.chunks import put_vectors
+from ragagent.store.database import Transaction
+from ragagent.types import VectorStore
+
+State = Literal["searched", "rebuild", "next", "kept", "dropped", "spent"]
+
+_BESIDE = "state IN ('next', 'kept')"
+_MANY = 10_000  # chunks without a vector: until there are fewer, an index of the others is not begun
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """One index of a store. `searched` is never a row: it is what the store's own row says."""
+
+    store_id: str
+    number: int
+    state: State
+    slot: int
+    model: str
+    dimension: int
+    cursor: int = 0
+    budget: float = 1.0
+    is_wanted: bool = False
+    trouble: str | None = None
+    created_at: int = 0
+
+    @property
+    def index(self) -> str:
+        """The name of its directory."""
+        return f"{self.store_id}-{self.number}" if self.number else self.store_id
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it is of the other slot, and its vectors are made by a cursor."""
+        return self.state in ("next", "kept")
+
+
+def searched(store: VectorStore) -> Edition:
+    return Edition(store.id, store.edition, "searched", store.slot, store.model, store.dimension)
+
+
+def listing(tx: Transaction, store_id: str | None = None) -> list[Edition]:
+    """Return the editions besides the searched ones, of every store or of one, in the order of their making."""
+    where, parameters = ("", ()) if store_id is None else ("WHERE store_id = ?", (store_id,))
+    return [_edition(row) for row in tx.execute(f"SELECT * FROM editions {where} ORDER BY number", parameters)]
+
+
+def find(tx: Transaction, store_id: str, *states: State) -> Edition | None:
+    """Return the store's newest edition in one of the states."""
+    return next((row for row in reversed(listing(tx, store_id)) if row.state in states), None)
+
+
+# What a command, or a reader that met damage, may ask for
+
+
+def rebuild(tx: Transaction, store: VectorStore) -> Edition:
+    """Have the searched index made anew beside it; one that is under way already is the answer."""
+    under_way = find(tx, store.id, "rebuild")
+    return under_way or _add(tx, store.id, "rebuild", store.slot, store.model, store.dimension)
+
+
+def reembed(tx: Transaction, store: VectorStore, model: str, dimension: int, budget: float) -> Edition:
+    """Begin the store's next edition, of another model. Raises Conflict; what was kept to go back to is given up."""
+    if (store.model, store.dimension) == (model, dimension):
+        raise Conflict(f"Vector store '{store.name or store.id}' is of '{model}' ({dimension}) already.")
+    standing = find(tx, store.id, "next", "kept")
+    if standing is not None and standing.state == "next":
+        raise Conflict(
+            f"Vector store '{store.name or store.id}' is being moved to '{standing.model}' ({standing.dimension}); "
+            "cut over to it, or abandon it first."
+        )
+    if standing is not None and (standing.model, standing.dimension) == (model, dimension):
+        raise Conflict(
+            f"Vector store '{store.name or store.id}' keeps its vectors of '{model}' ({dimension}): roll back to them, "
+            "or retire them first."
+        )
+    if standing is not None:
+        drop(tx, standing)
+    return _add(tx, store.id, "next", 1 - store.slot, model, dimension, budget)
+
+
+def want(tx: Transaction, edition: Edition) -> None:
+    """Ask that it be searched, as soon as it has caught up."""
+    tx.execute(
+        "UPDATE editions SET is_wanted = 1 WHERE store_id = ? AND number = ?", (edition.store_id, edition.number)
+    )
+
+
+def drop(tx: Transaction, edition: Edition) -> None:
+    """Give up an edition of the other slot; its vectors and its directory follow in the background."""
+    tx.execute(
+        "UPDATE editions SET state = 'dropped', is_wanted = 0, cursor = 0 WHERE store_id = ? AND number = ?",
+        (edition.store_id, edition.number),
+    )
+
+
+# What the indexer does
+
+
+def target(tx: Transaction, edition: Edition, watermark: int) -> int:
+    """Return the seq up to which the edition can be published, when the store could be up to `watermark`.
+
+    Beside the searched one, a chunk counts once its vector of that model is made.
+    """
+    if not edition.is_beside:
+        return watermark
+    row = tx.execute(
+        "SELECT min(seq), count(*) FROM"
+        " (SELECT seq FROM chunks INDEXED BY chunks_by_store WHERE store_id = ? AND id > ? LIMIT ?)",
+        (edition.store_id, edition.cursor, _MANY + 1),
+    ).fetchone()
+    if row[1] > _MANY:
+        return 0
+    return watermark if row[0] is None else min(watermark, int(row[0]) - 1)
+
+
+def lacks_vectors(tx: Transaction, edition: Edition) -> bool:
+    """Return whether there is a chunk whose vector of the edition's model is not made yet."""
+    return edition.is_beside and bool(without_vector(tx, edition, 1))
+
+
+def switch(tx: Transaction, edition: Edition, shown: int) -> bool:
+    """Have searches use the edition from now on, if it shows (up to `shown`) all that they see already.
+
+    One statement changes model, dimension, slot and edition. What was searched is spent, or, where it is of the other
+    model, kept (and `next`, when this one was kept). Return whether it was done.
+    """
+    row = tx.execute(
+        "SELECT slot, model, dimension, edition FROM vector_stores WHERE id = ? AND deleted_at IS NULL",
+        (edition.store_id,),
+    ).fetchone()
+    standing = next((each for each in listing(tx, edition.store_id) if each.number == edition.number), None)
+    if row is None or standing is None or standing.state != edition.state:
+        return False
+    if shown < jobs.watermark(tx, edition.store_id) or lacks_vectors(tx, standing):
+        return False
+    tx.execute("DELETE FROM editions WHERE store_id = ? AND number = ?", (edition.store_id, edition.number))
+    state = {"rebuild": "spent", "next": "kept", "kept": "next"}[edition.state]
+    cursor = tx.execute("SELECT coalesce(max(id), 0) FROM chunks").fetchone()[0]  # Its slot has had all until now.
+    tx.execute(
+        "INSERT INTO editions (store_id, number, state, slot, model, dimension, cursor, budget, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            edition.store_id,
+            row["edition"],
+            state,
+            row["slot"],
+            row["model"],
+            row["dimension"],
+            cursor,
+            standing.budget,
+            int(time.time()),
+        ),
+    )
+    if state != "spent":  # What was being made anew is not what is searched any more.
+        _spend(tx, edition.store_id, "rebuild")
+    tx.execute(
+        "UPDATE vector_stores SET model = ?, dimension = ?, slot = ?, edition = ? WHERE id = ?",
+        (edition.model, edition.dimension, edition.slot, edition.number, edition.store_id),
+    )
+    return True
+
+
+def renew(tx: Transaction, edition: Edition) -> None:
+    """Give an edition that nobody searches, and whose files are damaged, a new number: it is made from the start."""
+    number = _next_number(tx)
+    tx.execute(
+        "UPDATE editions SET number = ? WHERE store_id = ? AND number = ?", (number, edition.store_id, edition.number)
+    )
+    tx.execute(
+        "INSERT INTO editions (store_id, number, state, slot, model, dimension, created_at)"
+        " SELECT store_id, ?, 'spent', slot, model, dimension, created_at FROM editions"
+        " WHERE store_id = ? AND number = ?",
+        (edition.number, edition.store_id, number),
+    )
+
+
+def mark_indexed(tx: Transaction, store_ids: Sequence[str]) -> None:
+    tx.executemany("UPDATE vector_stores SET is_indexed = 1 WHERE id = ?", ((store_id,) for store_id in store_ids))
+
+
+def without_vector(tx: Transaction, edition: Edition, limit: int) -> list[tuple[int, str]]:
+    """Return id and text of the next chunks whose vectors of the edition's model are to be made, by id."""
+    rows = tx.execute(
+        "SELECT id, text FROM chunks INDEXED BY chunks_by_store WHERE store_id = ? AND id > ? ORDER BY id LIMIT ?",
+        (edition.store_id, edition.cursor, limit),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def give_vectors(tx: Transaction, edition: Edition, ids: Sequence[int], vectors: np.ndarray) -> bool:
+    """Store vectors of the chunks after the cursor, and move it. False: the edition is not what it was meanwhile."""
+    moved = tx.execute(
+        f"UPDATE editions SET cursor = ?, trouble = NULL WHERE store_id = ? AND number = ? AND cursor = ? AND {_BESIDE}"
+        " AND slot = ?",
+        (ids[-1], edition.store_id, edition.number, edition.cursor, edition.slot),
+    )
+    if moved.rowcount:
+        put_vectors(tx, edition.slot, ids, vectors)
+    return bool(moved.rowcount)
+
+
+def note_trouble(tx: Transaction, edition: Edition, trouble: str | None) -> None:
+    tx.execute(
+        "UPDATE editions SET trouble = ? WHERE store_id = ? AND number = ?",
+        (trouble, edition.store_id, edition.number),
+    )
+
+
+def clear(tx: Transaction, edition: Edition, limit: int) -> None:
+    """Erase up to `limit` vectors of a dropped edition; when none is left, it is spent."""
+    ids = [
+        row[0]
+        for row in tx.execute(
+            "SELECT id FROM chunks INDEXED BY chunks_by_store WHERE store_id = ? AND id > ? ORDER BY id LIMIT ?",
+            (edition.store_id, edition.cursor, limit),
+        )
+    ]
+    tx.executemany(f"DELETE FROM vectors_{edition.slot:d} WHERE chunk_id = ?", ((chunk_id,) for chunk_id in ids))
+    tx.execute(
+        "UPDATE editions SET cursor = ?, state = iif(?, state, 'spent') WHERE store_id = ? AND number = ?",
+        (ids[-1] if ids else edition.cursor, len(ids) == limit, edition.store_id, edition.number),
+    )
+
+
+def dropped(tx: Transaction) -> list[Edition]:
+    return [row for row in listing(tx) if row.state == "dropped"]
+
+
+def spent(tx: Transaction) -> list[Edition]:
+    return [row for row in listing(tx) if row.state == "spent"]
+
+
+def forget(tx: Transaction, edition: Edition) -> None:
+    """Erase the row of an edition whose directory is gone."""
+    tx.execute(
+        "DELETE FROM editions WHERE store_id = ? AND number = ? AND state = 'spent'", (edition.store_id, edition.number)
+    )
+
+
+def directories(tx: Transaction, store_id: str | None = None) -> set[str]:
+    """Return the name of every directory that a row speaks of, of all stores or of one; deleted ones included."""
+    one = store_id is not None
+    rows = tx.execute(
+        f"SELECT id, edition FROM vector_stores {'WHERE id = :id' if one else ''}"
+        f" UNION ALL SELECT store_id, number FROM editions {'WHERE store_id = :id' if one else ''}",
+        {"id": store_id},
+    )
+    return {f"{store_id}-{number}" if number else store_id for store_id, number in rows}
+
+
+def _add(
+    tx: Transaction, store_id: str, state: State, slot: int, model: str, dimension: int, budget: float = 1.0
+) -> Edition:
+    edition = Edition(
+        store_id, _next_number(tx), state, slot, model, dimension, budget=budget, created_at=int(time.time())
+    )
+    tx.execute(
+        "INSERT INTO editions (store_id, number, state, slot, model, dimension, budget, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (store_id, edition.number, state, slot, model, dimension, budget, edition.created_at),
+    )
+    return edition
+
+
+def _spend(tx: Transaction, store_id: str, state: State) -> None:
+    tx.execute("UPDATE editions SET state = 'spent' WHERE store_id = ? AND state = ?", (store_id, state))
+
+
+def _next_number(tx: Transaction) -> int:
+    row = tx.execute("UPDATE counters SET value = value + 1 WHERE name = 'edition' RETURNING value").fetchone()
+    return int(row[0])
+
+
+def _edition(row: sqlite3.Row) -> Edition:
+    return Edition(**{**dict(row), "is_wanted": bool(row["is_wanted"])})
