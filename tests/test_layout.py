@@ -73,6 +73,8 @@ UNMIRRORED = {
     "ragagent.index.dense": "the dense leg under test_searcher",
     "ragagent.index.directory": "the files under test_writer and test_files",
     "ragagent.index.lexical_files": "the bytes under test_verify",
+    "ragagent.index.opening": "what test_writer opens",
+    "ragagent.index.rows": "the rows under test_writer",
     "ragagent.index.positions": "the map under test_writer and test_model",
     "ragagent.providers.endpoint": "the connection under test_openai",
     "ragagent.supervisor.actions": "values without behaviour",

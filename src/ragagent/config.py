@@ -178,7 +178,7 @@ class Retrieval:
     min_cosine: float = _key(0.0, minimum=0)  # 0: words alone decide whether there is evidence
     max_stores: int = _key(8, minimum=1)
     max_query_chars: int = _key(32_768, minimum=1)
-    ef_search: int = _key(64, minimum=1)
+    ef_search: int = _key(0, minimum=0)  # 0: by the size of each graph
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,9 @@ class Ingest:
     parse_memory_bytes: int = _key(1024 * MIB, minimum=128 * MIB)
     max_text_chars: int = _key(20_000_000, minimum=1)
     max_delta_rows: int = _key(4096, minimum=1)
-    hnsw_rows: int = _key(20_000, minimum=1)
+    hnsw_rows: int = _key(10_000, minimum=1)
+    vectors: Literal["float32", "int8"] = _key("float32")
+    retain_bytes: int = _key(0, minimum=0)  # 0: nothing is kept of what is superseded
     max_queue_documents: int = _key(10_000, minimum=0)  # 0, here and below: no such limit
     max_queue_bytes: int = _key(1024 * MIB, minimum=0)
 

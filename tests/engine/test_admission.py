@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -19,7 +20,7 @@ from ragagent.types import Page
 pytestmark = pytest.mark.anyio
 
 
-def limit(world: World, **limits: int) -> None:
+def limit(world: World, **limits: Any) -> None:
     """Set limits, those of the queue by the names of [ingest] and those of stores by the names of [quota]."""
     queue = {key: value for key, value in limits.items() if key.startswith("max_queue")}
     quota = {key: value for key, value in limits.items() if key.startswith("store")}
@@ -180,6 +181,7 @@ async def test_what_failed_takes_no_room_until_it_is_tried_again(world: World) -
 UPSERT = """
 import sys, anyio
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, sys.argv[1])
 from engine.conftest import World
 async def main():

@@ -174,7 +174,7 @@ async def test_a_database_with_broken_ties_is_refused(whole: Path, target: Data)
 
 async def test_the_index_of_a_store_that_is_gone_is_not_put_in_place(whole: Path, target: Data) -> None:
     """The store was erased after its index had been copied."""
-    tables = ("vector_stores", "documents", "jobs", "chunks", "vectors_0")
+    tables = ("vector_stores", "store_totals", "documents", "jobs", "chunks", "vectors_0")
     changed = rewritten(whole, *(f"DELETE FROM {table}" for table in tables))
     restore.restore(changed, target, ignore)
     assert everything(target.index) == []

@@ -10,7 +10,8 @@ from ragagent.engine.chunk import Piece
 from ragagent.engine.drafting import MAX_ATTEMPTS, Draft
 from ragagent.engine.settling import settle
 from ragagent.errors import Invalid, RagagentError, StorageFull
-from ragagent.store import backlog, chunks, jobs
+from ragagent.store import backlog, chunks, jobs, staging
+from ragagent.store.database import Transaction
 from ragagent.store.jobs import Holder, JobRow
 from ragagent.types import Job
 
@@ -98,3 +99,21 @@ async def test_vectors_of_the_model_that_a_store_had_are_made_again(world: World
     await settle(world.database, [whole(row)])
     seen = await job(world, row)
     assert (seen.status, seen.attempts) == ("queued", 0)
+
+
+async def test_a_part_of_a_large_document_is_never_taken_for_the_whole(world: World) -> None:
+    (row,) = await taken(world, "a")
+
+    def stage(tx: Transaction) -> None:
+        staging.put_pieces(tx, row, [(0, 0, 3, "one"), (1, 4, 7, "two")])
+        staging.finish_pieces(tx, row, 2)
+        staging.put_vectors(tx, row, 1, np.eye(1, 32, dtype=np.float32))  # and none of the first piece
+
+    await world.database.update(stage)
+    staged = await world.database.update(lambda tx: jobs.take_staged(tx, Holder(1, 1)))
+    assert staged is not None
+    await settle(world.database, [Draft(staged, is_staged=True)])
+    assert (await job(world, row)).status == "queued"
+    await world.settle()
+    assert (await job(world, row)).status == "completed"
+    assert await world.search("text") == ["text"]

@@ -145,6 +145,18 @@ def test_without_memory_nothing_is_kept_and_all_is_right(database: Database, sto
     assert sieve.admitted(store.id, ONE) is not first
 
 
+def test_a_filter_is_known_from_the_first_question_on(database: Database, store: VectorStore) -> None:
+    sieve = Sieve(database, 2 * ENTRY_BYTES + 8)
+    (row,) = add(database, store, {"a": 1})
+    assert [sieve.is_known(store.id, ONE) for _ in range(2)] == [False, True]
+    assert sieve.admitted(store.id, ONE).tolist() == [row.id]
+    two, three = (Comparison("eq", "a", n) for n in (2, 3))
+    sieve.admitted(store.id, two)
+    assert sieve.is_known(store.id, two)
+    assert not sieve.is_known(store.id, three)
+    assert not sieve.is_known(store.id, ONE), "pushed out"
+
+
 def test_a_failure_is_not_remembered(database: Database, store: VectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
     sieve = Sieve(database, MIB)
     (row,) = add(database, store, {"a": 1})
@@ -208,7 +220,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(TREES, min_size=3, max_size=3), st.lists(STEPS, max_size=25), st.sampled_from([(2, 2), (100, 100)]))
 def test_it_lets_through_what_the_filter_says_now(
     trees: list[Filter], steps: list[tuple[Any, ...]], test_rows: tuple[int, int]
@@ -216,17 +228,18 @@ def test_it_lets_through_what_the_filter_says_now(
     with (
         tempfile.TemporaryDirectory() as directory,
         closing(Database.open(Path(directory) / "x.db")) as database,
+        closing(Database.open(Path(directory) / "x.db")) as another,
         pytest.MonkeyPatch.context() as patched,
     ):
         patched.setattr(module, "TEST_ROWS", test_rows)
-        World(database, trees).live(steps)
+        World(database, another, trees).live(steps)
 
 
 class World:
-    def __init__(self, database: Database, trees: list[Filter]) -> None:
+    def __init__(self, database: Database, another: Database, trees: list[Filter]) -> None:
         self.database = database
         self.trees = trees
-        self.workers = Sieve(database, MIB), Sieve(database, 2 * ENTRY_BYTES)
+        self.workers = Sieve(database, MIB), Sieve(another, 2 * ENTRY_BYTES)
         with database.write() as tx:
             self.stores = [new_store(tx), new_store(tx)]
         self.rows: list[Document] = []

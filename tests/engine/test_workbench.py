@@ -39,12 +39,12 @@ async def test_how_far_a_job_is_comes_to_disk_by_itself(world: World, monkeypatc
     assert (job.status, job.holder_pid, bench.document_ids) == ("parsing", os.getpid(), [job.document_id])
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(bench.keep_beating)
-        bench.note(Work(job.document_id, "embedding", 3, 12))
+        bench.note(Work(job.document_id, "embedding", 12))
         with anyio.fail_after(10):
             while (seen := await world.queue.job(CALLER, f"job_{job.document_id}")).status != "embedding":
                 await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
-    assert (seen.chunks_done, seen.chunks_total, seen.percent) == (3, 12, 25.0)
+    assert (seen.chunks_done, seen.chunks_total, seen.percent) == (0, 12, 0.0)
 
 
 async def test_a_heartbeat_goes_on_though_nothing_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ async def test_what_was_put_down_is_noted_no_more(world: World) -> None:
     bench = Workbench(world.database)
     job = await held(world, bench)
     bench.drop([job.document_id, 4711])
-    bench.note(Work(job.document_id, "embedding", 1, 2))
+    bench.note(Work(job.document_id, "embedding", 2))
     assert bench.document_ids == []
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ragagent.index import files
 from ragagent.index.lexical import LexicalWriter
 from ragagent.index.searchers import Searchers
@@ -135,6 +137,17 @@ def merge_once(root: Path, effect: int) -> None:
     compact_once(root, effect, hnsw_rows=1)
 
 
+def retain_once(root: Path, effect: int) -> None:
+    compact_once(root, effect, retain_bytes=10**9)
+
+
+def back_once(root: Path, effect: int) -> None:
+    writer = open_writer(root, retain_bytes=10**9)
+    die_before(effect)
+    writer.roll_back(1, np.array([0, *range(3, 12)]))
+    writer.prune()
+
+
 def create_once(root: Path, effect: int) -> None:
     die_before(effect)
     open_writer(root, "vs_new").close()
@@ -149,6 +162,8 @@ WORK: dict[str, Callable[[Path, int], None]] = {
     "publish": publish_once,
     "compact": compact_once,
     "merge": merge_once,
+    "retain": retain_once,
+    "back": back_once,
     "create": create_once,
     "recreate": recreate_once,
 }

@@ -41,6 +41,15 @@ def test_membership_in_a_sorted_array() -> None:
     assert not exact.contains(np.array([], np.int64), values).any()
 
 
+@pytest.mark.parametrize("spread", [1, 1000], ids=["dense", "sparse"])
+def test_membership_of_many_is_the_same(spread: int) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(-50, 50, 200) * spread
+    for allowed in (np.unique(rng.integers(-80, 80, 60)) * spread, np.array([], np.int64), np.array([999_999])):
+        assert exact.contains_many(allowed, values).tolist() == np.isin(values, allowed).tolist()
+    assert exact.contains_many(values, values[:0]).tolist() == []
+
+
 @pytest.mark.parametrize(
     "vector",
     [[1.0, 0.0, 0.0], [[1.0], [0.0]], [0.5, 0.5], [0.0, 0.0], [np.nan, 1.0], [np.inf, 0.0], [2e19, 2e19]],

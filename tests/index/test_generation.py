@@ -23,9 +23,11 @@ def clustered(count: int, seed: int) -> npt.NDArray[np.float32]:
     return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
 
 
-def build(store: Path, vectors: npt.NDArray[np.float32], *, hnsw_rows: int) -> Generation:
+def build(store: Path, vectors: npt.NDArray[np.float32], *, hnsw_rows: int, is_int8: bool = False) -> Generation:
     rows = np.stack([np.arange(len(vectors)) + 1000, np.arange(len(vectors)) // 4], axis=1).astype(np.int64)
-    index = generation.new_index(len(vectors), DIMENSION, hnsw_rows)
+    index = generation.new_index(len(vectors), DIMENSION, hnsw_rows, is_int8)
+    if not index.is_trained:
+        index.train(vectors)
     index.add(vectors)
     generation.write(generation.generation_path(store, 1), index, rows)
     return Generation.open(store, Part(1, len(vectors)), DIMENSION)
@@ -48,24 +50,31 @@ def test_nothing_on_a_generation_can_reach_add() -> None:
     assert [name for name in dir(Generation) if "add" in name or "train" in name or "remove" in name] == []
 
 
-@pytest.mark.parametrize("kept", [1.0, 0.8, 0.3, 0.01], ids=lambda kept: f"{kept:.0%}")
-def test_the_graph_finds_nine_of_ten_whatever_the_filter(tmp_path: Path, kept: float) -> None:
+@pytest.mark.parametrize("kind", ["hnsw", "hnsw-int8"])
+@pytest.mark.parametrize("kept", [1.0, 0.5, 0.1, 0.01, 0.001], ids=lambda kept: f"{kept:.1%}")
+def test_the_graph_finds_nineteen_of_twenty_whatever_the_filter(tmp_path: Path, kept: float, kind: str) -> None:
     vectors, queries = clustered(6000, 1), clustered(50, 2)
-    opened = build(tmp_path, vectors, hnsw_rows=1)
+    opened = build(tmp_path, vectors, hnsw_rows=1, is_int8=kind == "hnsw-int8")
+    assert opened.kind == kind
     mask = np.random.default_rng(3).random(len(vectors)) < kept
+    wanted = min(10, int(mask.sum()))
     selection = None if kept == 1.0 else Selection(mask)
     found = 0
     for query in queries:
-        positions, scores = opened.search(query, 10, selection, 64)
+        positions, scores = opened.search(query, 10, selection, 0)
         assert mask[positions].all()
-        assert np.allclose(scores, vectors[positions] @ query, atol=1e-5)
+        assert np.allclose(scores, vectors[positions] @ query, atol=1e-5 if kind == "hnsw" else 0.02)
         exact = np.where(mask, vectors @ query, -2)
-        found += len(set(positions.tolist()) & set(np.argsort(-exact)[:10].tolist()))
-    assert found >= 0.9 * 10 * len(queries)
+        found += len(set(positions.tolist()) & set(np.argsort(-exact)[:wanted].tolist()))
+    assert found >= 0.95 * wanted * len(queries)
     opened.release()
 
 
-def test_documents_select_their_rows_and_no_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows_per_range", [1, 1_000_000], ids=["narrow", "broad"])
+def test_documents_select_their_rows_and_no_others(
+    tmp_path: Path, rows_per_range: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "_ROWS_PER_RANGE", rows_per_range)
     opened = build(tmp_path, clustered(41, 1), hnsw_rows=100)
     for documents in ([], [0], [10], [3, 4, 9], [-5, 2, 77], list(range(11))):
         expected = [position for position in range(41) if position // 4 in documents]

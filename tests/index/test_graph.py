@@ -45,5 +45,5 @@ def test_a_graph_that_begins_nowhere_is_damage(tmp_path: Path) -> None:
 
 def test_a_larger_graph_is_searched_further() -> None:
     found = [graph.ef_search(rows, is_int8=False) for rows in (0, 1, 20_000, 200_000, 1_000_000)]
-    assert found == [64, 64, 64, 128, 207]
-    assert graph.ef_search(200_000, is_int8=True) == 160
+    assert found == [72, 72, 72, 144, 233]
+    assert graph.ef_search(200_000, is_int8=True) == 180

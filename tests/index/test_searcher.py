@@ -56,6 +56,17 @@ def test_filters_are_applied_inside_the_search(
     assert (5 in allowed) == (bool(legs.lexical) and legs.lexical[0][0] == 5)
 
 
+def test_the_last_filters_are_known_again_by_the_array_itself(searcher: Searcher) -> None:
+    one, other = np.array([1, 2, 5]), np.array([1, 2, 5])
+    first = searcher._dense.select(one)
+    assert searcher._dense.select(one) is first
+    assert searcher._dense.select(other) is not first
+    for n in range(20):
+        searcher._dense.select(np.array([n]))
+    assert searcher._dense.select(one) is not first
+    assert len(searcher._dense._selected) == 8
+
+
 def test_each_leg_may_be_left_out(searcher: Searcher) -> None:
     assert searcher.search(None, ["all"], candidates=5).dense == []
     assert searcher.search(vector(1), [], candidates=5).lexical == []

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from index.conftest import STORE, Bed, rows, seen, vector
-from ragagent.errors import Conflict
+from ragagent.errors import Conflict, Damaged
 from ragagent.index import lock
 from ragagent.index.generation import Generation
 
@@ -202,6 +203,25 @@ def test_threads_share_searchers_while_the_store_changes(bed: Bed) -> None:
                 writer.prune()
         stop.set()
         assert all(one.result(timeout=30) > 0 for one in looking)
+
+
+def test_a_store_that_nobody_pins_any_more_lets_its_generation_go(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragagent.index.searchers._FOLLOW_SECONDS", 0.01)
+    writer, searchers = bed.writer(), bed.searchers()
+    writer.publish(1, rows([1]))
+    assert seen(searchers) == (1, {1}, {1})
+    writer.compact()
+    deadline = time.monotonic() + 20
+    while writer.prune() != [1]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (bed.store / "000002" / "LOCK").unlink()
+    writer.publish(2, rows([2]))
+    while searchers._shelves[STORE]._searcher is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(Damaged, match="lacks a generation"):
+        seen(searchers)
 
 
 def test_nothing_stays_open_after_close(bed: Bed) -> None:

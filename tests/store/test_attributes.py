@@ -95,6 +95,34 @@ def test_more_documents_than_are_tested_one_by_one(database: Database) -> None:
             assert attributes.matching(tx, store.id, tree).tolist() == scanned(tx, store, tree)
 
 
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        (Comparison("eq", "few", 1), False),
+        (Comparison("eq", "half", True), True),
+        (Comparison("ne", "few", 1), True),
+        (Comparison("in", "half", (True, "x")), True),
+        (Comparison("gte", "n", 5), True),
+        (Compound("and", (Comparison("gte", "n", 5), Comparison("lt", "n", 7))), False),
+        (Compound("and", (Comparison("eq", "half", True), Comparison("eq", "few", 1))), False),
+        (Compound("and", (Comparison("eq", "half", True), Comparison("nin", "few", (1,)))), True),
+        (Compound("or", (Comparison("eq", "few", 1), Comparison("gte", "n", 0))), True),
+        (Compound("or", (Comparison("eq", "few", 1), Comparison("eq", "few", 2))), False),
+    ],
+)
+def test_a_broad_filter_is_known_at_a_glance(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tree: Filter, expected: bool
+) -> None:
+    monkeypatch.setattr(attributes, "BROAD", 5)
+    with database.write() as tx:
+        store, small = new_store(tx), new_store(tx)
+        for n in range(10):
+            row = {"n": n, "half": n % 2 == 0, "few": n}
+            new_document(tx, store, attributes=row)
+        assert attributes.is_broad(tx, store.id, tree) == expected
+        assert not attributes.is_broad(tx, small.id, tree)
+
+
 def test_a_long_list_of_values_can_be_looked_up(database: Database) -> None:
     with database.write() as tx:
         store = new_store(tx)

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from ragagent.store import chunks, documents, files, jobs
 from ragagent.store.database import Database, migrate
-from ragagent.types import Document, Hit
+from ragagent.types import Comparison, Document, Hit
 from store.conftest import CALLER, DIMENSION, column, ingested, new_chunks, new_document, new_file, new_store
 
 EXTERNAL_IDS = ("a", "b")
@@ -163,6 +163,18 @@ def test_evidence_comes_in_the_order_of_the_hits_with_their_scores(database: Dat
         assert (found[0].file_id, found[0].filename, found[0].attributes) == (row.file_id, "a.txt", {"lang": "en"})
         assert (found[0].ordinal, found[0].start, found[0].end) == (1, 10, 13)
         assert chunks.evidence(tx, store.id, [], row.seq) == []
+
+
+def test_chunks_pass_by_the_attributes_that_their_document_has_now(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        one, two = (ingested(tx, store, "a", "b", attributes={"n": n}) for n in (1, 2))
+        ids = [column(tx, "SELECT id FROM chunks WHERE document_id = ?", [row.id]) for row in (one, two)]
+        tree = Comparison("eq", "n", 2)
+        assert chunks.passing(tx, {*ids[0], ids[1][0], 999}, tree) == {ids[1][0]}
+        documents.set_attributes(tx, one, {"n": 2})
+        assert chunks.passing(tx, [*ids[0], *ids[1]], tree) == {*ids[0], *ids[1]}
+        assert chunks.passing(tx, [], tree) == set()
 
 
 def test_evidence_is_of_its_store_alone(database: Database) -> None:

@@ -175,9 +175,9 @@ async def test_the_index_of_before_goes_on_being_right(migrated: Database, tmp_p
     """It is at seq 5, and so is what has been ingested: but for a tombstone there is nothing to publish or rebuild."""
     publisher = Publisher(migrated, tmp_path / "index", config.Ingest())
     await publisher.publish()
-    await publisher.close()
     assert [(manifest.seq, manifest.rows) for _, manifest in publisher.manifests] == [(5, 3)]
     assert [manifest.generation for _, manifest in publisher.manifests] == [2], "it was not built anew"
+    await publisher.close()
     with closing(Searchers(tmp_path / "index", ef_search=64)) as searchers, searchers.pin(STORE) as searcher:
         legs = searcher.search(vector(3), tokens("重载"), candidates=1)
         hits = [Hit(legs.dense[0][0], 1.0), Hit(legs.lexical[0][0], 1.0)]

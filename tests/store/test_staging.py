@@ -114,3 +114,14 @@ def test_a_job_that_was_queued_again_takes_nothing_of_the_one_before(database: D
         staging.finish_pieces(tx, job, 3)
         (again,) = jobs.take(tx, HOLDER, 9, 100)
         assert (again.document_id, again.chunks_total, again.seq > job.seq) == (row.id, 0, True)
+
+
+def test_a_late_word_of_the_holder_sets_no_progress_back(database: Database) -> None:
+    with database.write() as tx:
+        row, _ = staged(tx)
+        job = jobs.take_staged(tx, HOLDER)
+        assert job is not None
+        staging.put_vectors(tx, job, 0, vectors(1, 2))
+        jobs.beat(tx, [jobs.Work(row.id, "embedding", 0)])
+        assert column(tx, "SELECT chunks_done FROM jobs") == [2]
+        assert column(tx, "SELECT chunks_total FROM jobs") == [3]

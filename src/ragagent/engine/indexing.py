@@ -162,7 +162,7 @@ class Indexer:
         if not group:
             return
         for draft in group:
-            self._bench.note(Work(draft.job.document_id, "embedding", 0, len(draft.pieces)))
+            self._bench.note(Work(draft.job.document_id, "embedding", len(draft.pieces)))
         await settle(self._database, await self._embedded(group))
         self._bench.drop(draft.job.document_id for draft in group)
 

@@ -17,7 +17,7 @@ from ragagent.errors import Conflict, Invalid
 from ragagent.providers.base import Vectors
 from ragagent.store import jobs, staging
 from ragagent.store.database import Database, Transaction
-from ragagent.store.jobs import JobRow, Work
+from ragagent.store.jobs import JobRow
 
 STAGE_PIECES = 1_000  # per transaction
 TURN_SECONDS = 1.0
@@ -81,7 +81,6 @@ class LargeDocuments:
         slices = self._slices.of(job)
         done, ends = job.chunks_done, time.monotonic() + TURN_SECONDS
         while done < job.chunks_total:
-            self._bench.note(Work(job.document_id, "embedding", done, job.chunks_total))
             texts = await self._database.view(partial(_texts, job, done, slices.size))
             if not texts:
                 return None  # It was cancelled, and what was staged went with it.

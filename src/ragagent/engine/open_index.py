@@ -39,6 +39,8 @@ class OpenIndex:
             edition.dimension,
             hnsw_rows=settings.hnsw_rows,
             max_delta_rows=settings.max_delta_rows,
+            vectors=settings.vectors,
+            retain_bytes=settings.retain_bytes,
         )
         self._build: tuple[Compaction, asyncio.Future[None]] | None = None
         self._is_behind = edition.state != "searched"

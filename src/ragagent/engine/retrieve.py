@@ -24,18 +24,16 @@ from ragagent.cache.tiered import TieredCache
 from ragagent.config import Cache as CacheSettings
 from ragagent.config import Retrieval as Settings
 from ragagent.engine import editions
+from ragagent.engine.filtered import Filtered, check_filter
 from ragagent.engine.sieve import Sieve
 from ragagent.errors import Invalid, NotFound
 from ragagent.index.fusion import fuse
-from ragagent.index.searcher import Legs, Searcher
 from ragagent.index.searchers import Searchers
 from ragagent.providers.base import Embedder
 from ragagent.providers.embedders import Embedders
-from ragagent.store import attributes, chunks, filters, stores
+from ragagent.store import chunks, stores
 from ragagent.store.database import Database, Transaction
 from ragagent.types import Caller, EmbeddingSpace, Evidence, Filter, Hit, VectorStore
-
-SHOWN_KEYS = 20
 
 Tier = Literal["l1", "l2", "miss", "bypass"]
 
@@ -88,7 +86,7 @@ class Retriever:
         self._cache = cache
         self._settings = settings
         self._lifetimes = lifetimes
-        self._sieve = Sieve(database, lifetimes.filter_bytes)
+        self._filtered = Filtered(database, Sieve(database, lifetimes.filter_bytes), settings.candidates)
 
     def versions(self, stores: Sequence[VectorStore]) -> list[tuple[str, int, int]]:
         """Return what the caches key on: each store's edition and last write, and how much a search sees by now.
@@ -169,7 +167,7 @@ class Retriever:
             searchers = {store.id: editions.pin(pins, self._database, self._searchers, store) for store in query.stores}
             for store in query.stores:
                 vector = vectors[store.space]
-                legs = self._search_one(store.id, searchers[store.id], query.filter, vector, terms)
+                legs = self._filtered.search(store.id, searchers[store.id], query.filter, vector, terms)
                 dense[store.space] += legs.dense
                 lexical += legs.lexical
                 owner |= dict.fromkeys((chunk_id for chunk_id, _ in (*legs.dense, *legs.lexical)), store.id)
@@ -182,14 +180,6 @@ class Retriever:
                 "frequencies": frequencies,
                 "chunks": sum(searcher.rows for searcher in searchers.values()),
             }
-
-    def _search_one(
-        self, store_id: str, searcher: Searcher, tree: Filter | None, vector: np.ndarray, terms: Sequence[str]
-    ) -> Legs:
-        allowed = None
-        if tree is not None:
-            allowed = self._sieve.admitted(store_id, tree)
-        return searcher.search(vector, terms, candidates=self._settings.candidates, documents=allowed)
 
     def _fuse(
         self, query: Query, dense: Mapping[EmbeddingSpace, list[tuple[int, float]]], lexical: list[tuple[int, float]]
@@ -221,24 +211,6 @@ class Retriever:
                 f"{len(query.stores)} vector stores would be searched; at most {self._settings.max_stores} are "
                 "allowed. Name those to search.",
                 param="vector_store_ids",
-            )
-
-
-def check_filter(tx: Transaction, store_ids: Sequence[str], tree: Filter) -> None:
-    """Refuse a key that no document carries: nearly always a misspelt one, else silently no results.
-
-    Where there is no attribute at all, as in a store that is still empty, there is none to be meant instead.
-    """
-    for key in filters.keys(tree):
-        if any(attributes.has_key(tx, store_id, key) for store_id in store_ids):
-            continue
-        known = sorted({name for store_id in store_ids for name in attributes.keys(tx, store_id, SHOWN_KEYS)})
-        if known:
-            raise Invalid(
-                f"No document in the vector stores searched has the attribute '{key}'; there are: "
-                f"{', '.join(repr(name) for name in known[:SHOWN_KEYS])}.",
-                param="filters",
-                code="unknown_attribute",
             )
 
 

@@ -62,4 +62,8 @@ def _one(tx: Transaction, draft: Draft) -> Outcome:
         jobs.give_back(tx, [job.document_id])  # These vectors would be compared with those of another model.
         return "postponed"
     new = staging.chunks(tx, job.document_id) if draft.is_staged else draft.chunks()
+    if draft.is_staged and len(new) != job.chunks_total:
+        staging.begin(tx, job.document_id)  # Never a part of a document for the whole: it is made anew.
+        jobs.give_back(tx, [job.document_id])
+        return "postponed"
     return "indexed" if chunks.complete(tx, job.document_id, new) else "gone"

@@ -42,13 +42,21 @@ class Sieve:
 
         As of a moment after the call. Ids of erased documents may be among them.
         """
-        # By its text: to Python, true equals 1, and so would two filters.
-        key = store_id, hashlib.sha256(repr(tree).encode()).digest()
+        key = _key(store_id, tree)
         entry = self._take(key)
         with entry.lock:  # Who wants the same meanwhile waits for it, and does not look it up as well.
             ids = entry.bring_up(self._database, store_id, tree)
         self._weigh(key, entry, ENTRY_BYTES + ids.nbytes)
         return ids
+
+    def is_known(self, store_id: str, tree: Filter) -> bool:
+        """Return whether the filter was asked about before, and is remembered; it is from here on."""
+        key = _key(store_id, tree)
+        with self._lock:
+            if key in self._entries:
+                return True
+        self._weigh(key, self._take(key), ENTRY_BYTES)
+        return False
 
     def _take(self, key: _Key) -> _Entry:
         with self._lock:
@@ -107,6 +115,11 @@ class _Entry:
         self._limit = min(max(int((time.perf_counter() - started) / TEST_SECONDS), fewest), most)
         self._whole = len(ids)
         return ids
+
+
+def _key(store_id: str, tree: Filter) -> _Key:
+    """Return what tells filters apart. By their text: to Python, true equals 1, and so would two filters."""
+    return store_id, hashlib.sha256(repr(tree).encode()).digest()
 
 
 def _changed(ids: Int64, tested: Int64, admitted: Int64) -> Int64:

@@ -41,7 +41,7 @@ class Workbench:
     def hold(self, taken: Iterable[JobRow], stage: jobs.Stage) -> None:
         """Have jobs in hand that have just been taken; SQLite knows that already."""
         for job in taken:
-            self._works[job.document_id] = Work(job.document_id, stage, job.chunks_done, job.chunks_total)
+            self._works[job.document_id] = Work(job.document_id, stage, job.chunks_total)
         self._noted_at = time.monotonic()
 
     def note(self, work: Work) -> None:

@@ -22,7 +22,7 @@ from ragagent.index.background import Background
 from ragagent.index.delta import Delta
 from ragagent.index.files import Float32, Int64
 from ragagent.index.generation import Generation
-from ragagent.index.manifest import Part
+from ragagent.index.manifest import Manifest, Part
 
 _BATCH = 1024  # rows given to faiss at once: between two batches a build can be cancelled, or found to be starved
 
@@ -43,6 +43,7 @@ class Compaction:
         is_int8: bool,
     ) -> None:
         """Take over `sources`, held once: the generations behind those `kept`. `live` are the positions to keep."""
+        self._store = store
         self.number = number
         self.path = generation.generation_path(store, number).with_suffix(".tmp")
         self.kept = kept
@@ -87,6 +88,16 @@ class Compaction:
             self.is_closed = True
             for source in self._sources:
                 source.release()
+
+    def missed(self, current: Manifest, live: Int64) -> tuple[Int64, Float32, Int64]:
+        """Return what came since: rows, their vectors, and what is dead, by the positions behind this build."""
+        newest = Delta.open(self._store, current)
+        is_alive = np.zeros(current.positions, np.bool_)
+        is_alive[live] = True
+        came = np.flatnonzero(is_alive[current.generation_rows + self.delta_rows :]) + self.delta_rows
+        kept = sum(part.rows for part in self.kept)
+        dead = np.concatenate((np.flatnonzero(~is_alive[:kept]), kept + np.flatnonzero(~is_alive[self.origins])))
+        return newest.rows[came], newest.vectors[came], dead
 
     def __enter__(self) -> Compaction:
         return self

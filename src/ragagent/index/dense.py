@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +16,8 @@ from ragagent.index.generation import Generation, Selection
 
 UNIT_TOLERANCE = 1e-3  # of the squared length: what float32, and float16 from an endpoint, may be off
 
+_KNOWN_FILTERS = 8  # each holds a byte a row, and two bits more, as long as the searcher lives
+
 Selections = Sequence[Selection | None]  # of each generation, then of the delta; None: all of it
 
 
@@ -25,6 +29,8 @@ class Dense:
         self._delta = delta
         self._dimension = dimension
         self._ef_search = ef_search
+        self._lock = threading.Lock()  # guards _selected alone
+        self._selected: deque[tuple[Int64, Selections]] = deque(maxlen=_KNOWN_FILTERS)
         ends = np.cumsum([*(len(generation.rows) for generation in generations), len(delta.rows)])
         alive = np.ones(ends[-1], np.bool_)
         alive[delta.dead] = False
@@ -33,11 +39,25 @@ class Dense:
         self._unfiltered: Selections = [None if part.all() else Selection(part) for part in self._alive]
 
     def select(self, documents: Int64 | None) -> Selections:
-        """Return what a search may return; of `documents` (sorted) only, when given."""
+        """Return what a search may return; of `documents` (sorted) only, when given.
+
+        The last few arrays are known again, as objects: who filters in the same way again gives the same array, and
+        never changes it.
+        """
         if documents is None:
             return self._unfiltered
+        with self._lock:
+            for known, selections in self._selected:
+                if known is documents:
+                    return selections
+        selections = self._select(documents)
+        with self._lock:
+            self._selected.append((documents, selections))
+        return selections
+
+    def _select(self, documents: Int64) -> Selections:
         chosen = [generation.select(documents) for generation in self._generations]
-        chosen.append(exact.contains(documents, self._delta.rows[:, 1]))
+        chosen.append(exact.contains_many(documents, self._delta.rows[:, 1]))
         return [Selection(mask & alive) for mask, alive in zip(chosen, self._alive, strict=True)]
 
     def search(self, vector: Float32, candidates: int, selections: Selections) -> list[tuple[int, float]]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ragagent.index import delta, files, generation, lexical, manifest
+from ragagent.index import delta, files, generation, lexical, manifest, retention
 from ragagent.index.delta import Delta
 from ragagent.index.files import Int64
 from ragagent.index.generation import Kind
 from ragagent.index.manifest import Manifest, Part, Sums
+from ragagent.index.retention import Retained
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class DiskStats:
     seq: int
     generation: int  # the newest one's number
     generations: tuple[GenerationStats, ...]  # oldest first
+    retained: tuple[Retained, ...]  # newest first
     rows: int  # alive
     delta_rows: int
     dead_rows: int
@@ -95,6 +97,7 @@ def disk_stats(root: Path, store_id: str) -> DiskStats | None:
         seq=current.seq,
         generation=current.generation,
         generations=tuple(_generation_stats(store, part, current.dimension) for part in current.parts),
+        retained=tuple(described for _, described in retention.retained(store, current)),
         rows=current.rows,
         delta_rows=current.delta_rows,
         dead_rows=current.dead_rows,

@@ -6,7 +6,7 @@
     NNNNNN/CHECKSUMS        the length and checksum of each of these
     NNNNNN/LOCK             held shared by who maps it
 
-Rows are ordered by document so that a filter on documents is a handful of ranges, found without a scan. faiss is
+Rows are ordered by document so that a narrow filter on documents is a handful of ranges, found without a scan. faiss is
 reached through this class alone: `add` on a mapped index ends the process, so there must be no way to call it.
 """
 
@@ -30,6 +30,7 @@ from ragagent.index.storage import Storage
 
 Kind = Literal["flat", "hnsw", "hnsw-int8"]
 
+_ROWS_PER_RANGE = 256  # A document is found in 0.3 us, a row is looked at in 1.3 ns: then the two cost the same.
 _ROWS = "rows.i64"
 _LOCK = "LOCK"
 
@@ -103,6 +104,12 @@ class Generation(Held):
 
     def select(self, documents: Int64) -> Mask:
         """Return for each row whether its document is among `documents` (sorted)."""
+        column = self.rows[:, 1]
+        if len(documents) < len(column) // _ROWS_PER_RANGE:
+            return self._ranges(documents)
+        return exact.contains_many(documents, column)
+
+    def _ranges(self, documents: Int64) -> Mask:
         mask = np.zeros(len(self.rows), np.bool_)
         column = self.rows[:, 1]
         first = np.searchsorted(column, documents, "left")

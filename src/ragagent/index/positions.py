@@ -60,9 +60,14 @@ class Positions:
         in_delta = np.sort(np.fromiter(self._delta.values(), np.int64, len(self._delta)))
         return np.concatenate((np.flatnonzero(self._is_alive), in_delta))
 
-    def dead(self, rows: int) -> Int64:
-        """Return the dead among the first `rows` positions of the generations, ascending."""
-        return np.flatnonzero(~self._is_alive[:rows])
+    def others(self, chunk_ids: Int64) -> Int64:
+        """Return the positions of the live chunks that are not among `chunk_ids`, ascending."""
+        in_delta = np.fromiter(self._delta, np.int64, len(self._delta))
+        positions = np.fromiter(self._delta.values(), np.int64, len(self._delta))
+        alive = self._is_alive[self._order]
+        known, places = self._sorted_ids[alive], self._order[alive]
+        missing = places[~np.isin(known, chunk_ids)], positions[~np.isin(in_delta, chunk_ids)]
+        return np.sort(np.concatenate(missing))
 
     @property
     def tiers(self) -> tuple[list[Tier], Tier]:

@@ -1,6 +1,7 @@
 """The searchers of one process: of each store the newest, opened when its manifest changes, closed when let go.
 
-A pin costs one `stat`. What a search holds stays open under it, however many manifests come meanwhile.
+A pin costs one `stat`. What a search holds stays open under it, however many manifests come meanwhile. A thread looks
+at the stores that nobody pins any more, so that they do not keep a generation on disk that the writer wants to delete.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ragagent.errors import Conflict, Damaged
+from ragagent.errors import Conflict, Damaged, RagagentError
 from ragagent.index import files, manifest
 from ragagent.index.generation import Vanished
 from ragagent.index.manifest import Manifest, Stamp
 from ragagent.index.searcher import EmptySearcher, Searcher
 
+_FOLLOW_SECONDS = 2.0
+
 
 class Searchers:
     """Up to `capacity` stores open at once; the one pinned longest ago gives way. Opens nothing before the first pin.
 
-    An open store costs four descriptors and one thread of Tantivy's that looks at a file twice a second.
+    An open store costs four descriptors, three more for each further generation, and one thread of Tantivy's that looks
+    at a file twice a second.
     """
 
     def __init__(self, root: Path, *, ef_search: int, capacity: int = 256) -> None:
@@ -31,6 +35,8 @@ class Searchers:
         self._lock = threading.Lock()  # guards _shelves and _is_closed; a shelf's lock is never taken under it
         self._shelves: OrderedDict[str, _Shelf] = OrderedDict()
         self._is_closed = False
+        self._closing = threading.Event()
+        self._follower: threading.Thread | None = None
 
     @contextmanager
     def pin(self, store_id: str) -> Iterator[Searcher]:
@@ -62,8 +68,19 @@ class Searchers:
             self._is_closed = True
             shelves = list(self._shelves.values())
             self._shelves.clear()
+            follower = self._follower
+        self._closing.set()
+        if follower is not None:
+            follower.join()
         for shelf in shelves:
             shelf.close()
+
+    def _follow(self) -> None:
+        while not self._closing.wait(_FOLLOW_SECONDS):
+            with self._lock:
+                shelves = list(self._shelves.values())
+            for shelf in shelves:
+                shelf.follow()
 
     def _take(self, store_id: str) -> Searcher:
         while True:
@@ -77,6 +94,9 @@ class Searchers:
         with self._lock:
             if self._is_closed:
                 raise Conflict("The searchers of this process are closed.")
+            if self._follower is None:
+                self._follower = threading.Thread(target=self._follow, name="searchers", daemon=True)
+                self._follower.start()
             if (shelf := self._shelves.get(store_id)) is None:
                 shelf = _Shelf(files.store_path(self._root, store_id), self._ef_search)
                 self._shelves[store_id] = shelf
@@ -109,6 +129,17 @@ class _Shelf:
             searcher = self._newest()
             searcher.hold()
             return searcher
+
+    def follow(self) -> None:
+        """Let go of what a newer manifest has replaced, as a pin would. Opens nothing that was not open."""
+        with self._lock:
+            if self._searcher is None or self._is_closed:
+                return
+            try:
+                self._newest()
+            except RagagentError:  # The next pin raises it to somebody who asked.
+                self._searcher.release()
+                self._searcher = None
 
     def seq(self) -> int:
         with self._lock:

@@ -18,63 +18,47 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, NotRequired, TypedDict, Unpack
 
 import numpy as np
 
-from ragagent.errors import Conflict, Damaged, Invalid
-from ragagent.index import delta, directory, files, generation, lexical, lock, manifest, tiers
+from ragagent.errors import Conflict, Invalid
+from ragagent.index import delta, directory, files, generation, lexical, lock, manifest, opening, retention, tiers
 from ragagent.index.compaction import Compaction
 from ragagent.index.delta import Delta
-from ragagent.index.dense import unit_vectors
-from ragagent.index.files import Float32, Int64
-from ragagent.index.generation import Generation, Vanished
+from ragagent.index.files import Int64
 from ragagent.index.lexical import LexicalWriter
 from ragagent.index.manifest import Manifest, Part, Sums
-from ragagent.index.positions import Positions
+from ragagent.index.retention import Retained
+from ragagent.index.rows import Row as Row
+from ragagent.index.rows import columns
 
-Kind = Literal["float32", "int8"]
 
+class Options(TypedDict):
+    """How a writer builds: the keys of the config section [ingest]."""
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One chunk for the index. `vector` (dimension,) is of unit length; `tokens` are joined by single spaces."""
-
-    chunk_id: int
-    document_id: int
-    vector: Float32
-    tokens: str
+    hnsw_rows: int
+    max_delta_rows: int
+    vectors: NotRequired[Literal["float32", "int8"]]
+    retain_bytes: NotRequired[int]
 
 
 class Writer:
     """One store, open for writing. Whoever opens one holds the root's `lock.writer`."""
 
-    def __init__(self, store: Path, current: Manifest, hnsw_rows: int, max_delta_rows: int, is_int8: bool) -> None:
+    def __init__(self, store: Path, current: Manifest, options: Options) -> None:
         self._store = store
         self._manifest = current
-        self._hnsw_rows = hnsw_rows
-        self._max_delta_rows = max_delta_rows
-        self._is_int8 = is_int8
+        self._options = options
         self._build: Compaction | None = None
-        self._positions = _positions(store, current)
+        self._positions = opening.positions(store, current)
         self._lexical = LexicalWriter(store / lexical.NAME)
         self._is_closed = False
 
     @classmethod
-    def open(
-        cls,
-        root: Path,
-        store_id: str,
-        model: str,
-        dimension: int,
-        *,
-        hnsw_rows: int,
-        max_delta_rows: int,
-        vectors: Kind = "float32",
-    ) -> Writer:
+    def open(cls, root: Path, store_id: str, model: str, dimension: int, **options: Unpack[Options]) -> Writer:
         """Open the store as its manifest says, dropping what a crash left around it; make it, when there is none.
 
         Raises Damaged when files are missing, short or not what was written (`recreate` is the way on), Conflict when
@@ -88,34 +72,17 @@ class Writer:
                 f"Store '{store_id}' is indexed with model '{current.model}' of {current.dimension} dimensions, "
                 f"not '{model}' of {dimension}; its index must be made anew."
             )
-        with files.reading(f"The index of store '{store_id}'"):
-            delta.cut(store, current)
-        for part in current.parts:
-            generation.check(store, part.number, vectors=False)
-        if lexical.commit(store / lexical.NAME) < current.commit:
-            raise Damaged(f"The lexical index of store '{store_id}' is older than its manifest.")
-        writer = cls(store, current, hnsw_rows, max_delta_rows, vectors == "int8")
-        with writer._or_close(), files.writing(f"The index of store '{store_id}'"):
+        opening.check(store, current)
+        writer = cls(store, current, options)
+        with writer._changing():
             writer._sweep()
         return writer
 
     @classmethod
-    def recreate(
-        cls,
-        root: Path,
-        store_id: str,
-        model: str,
-        dimension: int,
-        *,
-        hnsw_rows: int,
-        max_delta_rows: int,
-        vectors: Kind = "float32",
-    ) -> Writer:
+    def recreate(cls, root: Path, store_id: str, model: str, dimension: int, **options: Unpack[Options]) -> Writer:
         """Throw the store's index away and open an empty one at seq 0, for SQLite to be replayed into."""
         directory.remove(root, store_id)
-        return cls.open(
-            root, store_id, model, dimension, hnsw_rows=hnsw_rows, max_delta_rows=max_delta_rows, vectors=vectors
-        )
+        return cls.open(root, store_id, model, dimension, **options)
 
     @property
     def seq(self) -> int:
@@ -127,7 +94,7 @@ class Writer:
 
     @property
     def needs_compaction(self) -> bool:
-        return tiers.needs_merge(*self._positions.tiers, self._max_delta_rows)
+        return tiers.needs_merge(*self._positions.tiers, self._options["max_delta_rows"])
 
     def publish(
         self, seq: int, added: Sequence[Row] = (), dead: Sequence[int] = (), forget: Sequence[int] = ()
@@ -141,12 +108,12 @@ class Writer:
         if seq < self.seq:
             raise Invalid(f"Store '{self._manifest.store}' is at seq {self.seq}; it cannot be published at {seq}.")
         latest = list({row.chunk_id: row for row in added}.values())
-        rows, vectors = _columns(latest, self._manifest.dimension)
+        rows, vectors = columns(latest, self._manifest.dimension)
         gone = self._standing([*dead, *(row.chunk_id for row in latest)])
         positions = np.fromiter(gone.values(), np.int64, len(gone))
         if seq == self.seq and not (latest or gone or forget):
             return
-        with self._or_close(), files.writing(f"The index of store '{self._manifest.store}'"):
+        with self._changing():
             delta.append(self._store, self._manifest, rows, vectors, positions)
             commit = self._manifest.commit
             if latest or forget:
@@ -176,18 +143,18 @@ class Writer:
         if self._build is not None and not self._build.is_closed:
             raise Conflict(f"Store '{self._manifest.store}' is building generation {self._build.number} already.")
         number = max(generation.numbers(self._store)) + 1
-        first = tiers.first_merged(*self._positions.tiers, self._hnsw_rows)
+        first = tiers.first_merged(*self._positions.tiers, self._options["hnsw_rows"])
         with files.reading(f"The index of store '{self._manifest.store}'"):
             rows = Delta.open(self._store, self._manifest)
         self._build = Compaction(
             self._store,
             number,
             self._manifest.parts[:first],
-            _generations(self._store, self._manifest, first),
+            opening.generations(self._store, self._manifest, first),
             rows,
             self._positions.live(),
-            hnsw_rows=self._hnsw_rows,
-            is_int8=self._is_int8,
+            hnsw_rows=self._options["hnsw_rows"],
+            is_int8=self._options.get("vectors") == "int8",
         )
         return self._build
 
@@ -199,10 +166,12 @@ class Writer:
         self._refuse_closed()
         if build is not self._build or build.is_closed or not build.is_built:
             raise Conflict(f"Generation {build.number} of store '{self._manifest.store}' is not built.")
-        with build, self._or_close(), files.writing(f"The index of store '{self._manifest.store}'"):
-            rows, vectors, dead = self._since(build)
+        with build, self._changing():
+            rows, vectors, dead = build.missed(self._manifest, self._positions.live())
             files.rename(build.path, generation.generation_path(self._store, build.number))
             delta.create(self._store, build.number, rows, vectors, dead)
+            if self._options.get("retain_bytes"):
+                retention.keep(self._store, self._manifest)
             # The names of both directories, before the manifest that needs them. A crash up to here leaves orphans,
             # which the next open removes.
             files.sync(self._store)
@@ -216,7 +185,7 @@ class Writer:
                     sums=delta.extended(Sums(), rows, vectors, dead),
                 ),
             )
-            self._positions = _positions(self._store, self._manifest)
+            self._positions = opening.positions(self._store, self._manifest)
 
     def compact(self) -> None:
         """Build the next generation and publish it, in one go."""
@@ -225,16 +194,58 @@ class Writer:
             self.finish_compaction(build)
 
     def prune(self) -> list[int]:
-        """Delete the generations that neither the manifest names nor any reader holds; return their numbers."""
+        """Delete the generations that no manifest names, current or retained, nor any reader holds.
+
+        Returns their numbers.
+        """
         self._refuse_closed()
-        spent = set(generation.numbers(self._store)) - {part.number for part in self._manifest.parts}
-        current = delta.delta_path(self._store, self._manifest.generation)
         with files.writing(f"The index of store '{self._manifest.store}'"):
-            for path in self._store.glob("*.delta"):
+            needed = retention.directories(self._store, self._manifest)
+            needed |= retention.trim(self._store, self._manifest, self._options.get("retain_bytes", 0))
+            for path in set(self._store.glob("*.delta")) - needed:
                 # Readers have its rows mapped. One that comes too late finds a newer manifest, and reads that.
-                if path != current:
-                    files.remove(path)
-            return [number for number in sorted(spent) if self._delete(number)]
+                files.remove(path)
+            numbers = generation.numbers(self._store)
+            spent = [one for one in numbers if generation.generation_path(self._store, one) not in needed]
+            return [number for number in spent if self._delete(number)]
+
+    def retained(self) -> list[Retained]:
+        """Return the superseded states that `roll_back` could show again, newest first."""
+        return [described for _, described in retention.retained(self._store, self._manifest)]
+
+    def roll_back(self, number: int, live_ids: Int64) -> None:
+        """Show the retained state of generation `number` again, as it was at its seq; newer states are dropped.
+
+        Of its rows only those of the chunks `live_ids` count: what was erased since has no tombstone any more. The
+        lexical leg stays as it is, newer than the manifest as it may always be. Who calls this then publishes what is
+        newer from SQLite, and each row replaces itself there. Reads everything before it changes anything.
+
+        Raises Conflict when nothing is retained under that number, or during a build; Damaged when what is retained is
+        not what was written. Then nothing has changed; any other failure closes the writer.
+        """
+        self._refuse_closed()
+        kept = retention.read(self._store, number)
+        if kept is None or number not in {one.number for one in self.retained()}:
+            raise Conflict(f"Store '{self._manifest.store}' retains no generation {number}.")
+        if self._build is not None and not self._build.is_closed:
+            raise Conflict(f"Store '{self._manifest.store}' is building generation {self._build.number}.")
+        for part in kept.parts:
+            generation.check(self._store, part.number, vectors=True)
+        positions = opening.positions(self._store, kept)
+        dead = positions.others(live_ids)
+        nothing = np.empty((0, 2), np.int64), np.empty((0, kept.dimension), np.float32)
+        with self._changing():
+            delta.append(self._store, kept, *nothing, dead)
+            self._manifest = manifest.publish(
+                self._store,
+                dataclasses.replace(
+                    kept,
+                    dead_rows=kept.dead_rows + len(dead),
+                    sums=delta.extended(kept.sums, *nothing, dead),
+                    commit=self._manifest.commit,
+                ),
+            )
+            self._positions = opening.positions(self._store, self._manifest)
 
     def close(self) -> None:
         """Let go of the store; a build under way is cancelled. Its thread must end before the store is opened again."""
@@ -256,16 +267,6 @@ class Writer:
         found = ((chunk_id, self._positions.find(chunk_id)) for chunk_id in chunk_ids)
         return {chunk_id: position for chunk_id, position in found if position is not None}
 
-    def _since(self, build: Compaction) -> tuple[Int64, Float32, Int64]:
-        """Return what the build missed: rows that came, their vectors, and what is dead by the new positions."""
-        current = Delta.open(self._store, self._manifest)
-        is_alive = np.zeros(self._manifest.positions, np.bool_)
-        is_alive[self._positions.live()] = True
-        came = np.flatnonzero(is_alive[self._manifest.generation_rows + build.delta_rows :]) + build.delta_rows
-        kept = sum(part.rows for part in build.kept)
-        dead = np.concatenate((np.flatnonzero(~is_alive[:kept]), kept + np.flatnonzero(~is_alive[build.origins])))
-        return current.rows[came], current.vectors[came], dead
-
     def _delete(self, number: int) -> bool:
         """Delete one generation, if its lock can be had at once."""
         path = generation.lock_path(self._store, number)
@@ -284,10 +285,11 @@ class Writer:
         self.prune()
 
     @contextmanager
-    def _or_close(self) -> Iterator[None]:
+    def _changing(self) -> Iterator[None]:
         """Close the writer when a step fails: what it remembers may no longer be what stands on disk."""
         try:
-            yield
+            with files.writing(f"The index of store '{self._manifest.store}'"):
+                yield
         except BaseException:
             self.close()
             raise
@@ -295,41 +297,3 @@ class Writer:
     def _refuse_closed(self) -> None:
         if self._is_closed:
             raise Conflict(f"The writer of store '{self._manifest.store}' is closed; it must be opened again.")
-
-
-def _positions(store: Path, current: Manifest) -> Positions:
-    """Read where every chunk stands. Opens all that a reader would, so that what is damaged is found here first."""
-    with files.reading(f"The index of store '{store.name}'"):
-        newer = Delta.open(store, current)
-    opened = _generations(store, current, 0)
-    try:
-        return Positions([part.rows[:, 0] for part in opened], newer.rows[:, 0], newer.dead)
-    finally:
-        for part in opened:
-            part.release()
-
-
-def _generations(store: Path, current: Manifest, first: int) -> list[Generation]:
-    """Open the manifest's generations from place `first` on, each held once."""
-    opened: list[Generation] = []
-    try:
-        for part in current.parts[first:]:
-            opened.append(Generation.open(store, part, current.dimension))
-    except BaseException as exc:
-        for one in opened:
-            one.release()
-        if isinstance(exc, Vanished):
-            raise Damaged(f"Store '{store.name}' lacks a generation that its manifest names.") from None
-        raise
-    return opened
-
-
-def _columns(rows: Sequence[Row], dimension: int) -> tuple[Int64, Float32]:
-    """Return the rows' ids (n, 2) and their vectors (n, dimension). Raises Invalid for a bad vector."""
-    if not rows:
-        return np.empty((0, 2), np.int64), np.empty((0, dimension), np.float32)
-    if any(row.vector.shape != (dimension,) for row in rows):
-        shape = next(row.vector.shape for row in rows if row.vector.shape != (dimension,))
-        raise Invalid(f"A vector has shape {shape}; this store's vectors have {dimension} values.")
-    ids = np.array([(row.chunk_id, row.document_id) for row in rows], np.int64)
-    return ids, unit_vectors(np.stack([row.vector for row in rows]), dimension)

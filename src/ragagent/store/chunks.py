@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ragagent.store import files
+from ragagent.store import files, filters
 from ragagent.store.database import Transaction
 from ragagent.store.documents import bury
-from ragagent.types import Evidence, Hit
+from ragagent.types import Evidence, Filter, Hit
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,17 @@ def evidence(tx: Transaction, store_id: str, hits: Sequence[Hit], visible_seq: i
     ]
 
 
+def passing(tx: Transaction, chunk_ids: Collection[int], tree: Filter) -> set[int]:
+    """Return those of the chunks whose documents the filter lets through."""
+    sql, parameters = filters.clause(tree)
+    marks = ", ".join("?" * len(chunk_ids))
+    rows = tx.execute(
+        f"SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id IN ({marks}) AND ({sql})",
+        (*chunk_ids, *parameters),
+    )
+    return {row[0] for row in rows}
+
+
 def of_document(tx: Transaction, document_id: int) -> list[tuple[int, int, str]]:
     """Return `(start, end, text)` of each chunk, in order."""
     rows = tx.execute('SELECT start, "end", text FROM chunks WHERE document_id = ? ORDER BY ordinal', (document_id,))
@@ -98,8 +109,8 @@ def complete(tx: Transaction, document_id: int, chunks: Sequence[NewChunk]) -> b
         put_vector(tx, slot, added.lastrowid, c.vector)
     usage = sum(len(chunk.text.encode()) + chunk.vector.nbytes for chunk in chunks)
     tx.execute(
-        "UPDATE documents SET status = 'completed', usage_bytes = ?, chunk_count = ?, settled_at = ? WHERE id = ?",
-        (usage, len(chunks), int(time.time()), document_id),
+        "UPDATE documents SET status = 'completed', usage_bytes = ?, settled_at = ? WHERE id = ?",
+        (usage, int(time.time()), document_id),
     )
     if external_id is not None:
         _retire_older(tx, store_id, external_id, seq)

@@ -99,8 +99,8 @@ def set_attributes(tx: Transaction, document: Document, attributes: Attributes) 
     """Replace the attributes. Filters follow what SQLite says, so the change is seen at once; return its seq."""
     seq = next_seq(tx)
     tx.execute(
-        "UPDATE documents SET attributes = ?, attributed_seq = ? WHERE id = ?",
-        (json.dumps(dict(attributes), ensure_ascii=False), seq, document.id),
+        "UPDATE documents SET attributes = ? WHERE id = ?",
+        (json.dumps(dict(attributes), ensure_ascii=False), document.id),
     )
     touch(tx, document.store_id, seq)
     return seq

@@ -32,7 +32,7 @@ def keys(tree: Filter) -> Iterator[str]:
         yield from keys(part)
 
 
-def path(key: str) -> str:
+def _path(key: str) -> str:
     """Return the JSON path of an attribute. Keys with a double quote are refused where they come in."""
     # SQLite compares the name in a path with the name as the JSON writes it, escapes and all.
     return f"$.{json.dumps(key, ensure_ascii=False)}"
@@ -60,7 +60,7 @@ def _matches(key: str, kind: str, test: str, values: Sequence[AttributeValue]) -
     # json_extract gives true and false as 1 and 0; the type keeps them apart from numbers.
     return (
         f"json_type(attributes, ?) IN {kind} AND json_extract(attributes, ?) {test}",
-        [path(key), path(key), *values],
+        [_path(key), _path(key), *values],
     )
 
 

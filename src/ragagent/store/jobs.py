@@ -58,7 +58,6 @@ class Work:
 
     document_id: int
     stage: Stage
-    chunks_done: int = 0
     chunks_total: int = 0
 
 
@@ -134,15 +133,17 @@ def reclaim(tx: Transaction, holder: Holder) -> int:
 
 
 def beat(tx: Transaction, works: Sequence[Work]) -> None:
-    """Write down how far the jobs in hand are, and that their holder lives."""
+    """Write down how far the jobs in hand are, and that their holder lives.
+
+    Not how many chunks are done: that is the vectors' to say, in their own transaction, and a word that comes late
+    would set it back.
+    """
     now = time.time()
     tx.executemany(
-        "UPDATE jobs SET stage_at = iif(stage = :stage, stage_at, :now), stage = :stage, chunks_done = :done,"
-        " chunks_total = :total, beat_at = :now WHERE document_id = :id AND holder_pid IS NOT NULL",
-        (
-            {"stage": w.stage, "now": now, "done": w.chunks_done, "total": w.chunks_total, "id": w.document_id}
-            for w in works
-        ),
+        "UPDATE jobs SET stage_at = iif(stage = :stage, stage_at, :now), stage = :stage, beat_at = :now,"
+        " chunks_total = iif(staged_for IS NULL, :total, chunks_total)"
+        " WHERE document_id = :id AND holder_pid IS NOT NULL",
+        ({"stage": w.stage, "now": now, "total": w.chunks_total, "id": w.document_id} for w in works),
     )
 
 

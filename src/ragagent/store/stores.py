@@ -24,9 +24,11 @@ def add(
     dimension: int,
     chunk_tokens: int,
     overlap_tokens: int,
+    store_id: str | None = None,
+    created_at: int | None = None,
 ) -> VectorStore:
     row = VectorStore(
-        id=f"vs_{secrets.token_hex(12)}",
+        id=store_id or f"vs_{secrets.token_hex(12)}",
         tenant=tenant,
         name=name,
         metadata=metadata,
@@ -34,7 +36,7 @@ def add(
         dimension=dimension,
         chunk_tokens=chunk_tokens,
         overlap_tokens=overlap_tokens,
-        created_at=int(time.time()),
+        created_at=int(time.time()) if created_at is None else created_at,
         seq=next_seq(tx),
     )
     tx.execute(

@@ -78,13 +78,9 @@ def pieces(tx: Transaction, document_id: int, slot: int) -> Iterator[NewChunk]:
 
 def add_store(tx: Transaction, store_id: str | None, created_at: int, **fields: object) -> VectorStore:
     """Add a store (`fields` are those of `stores.add`), under the id if nobody has had it here."""
-    added = stores.add(tx, **fields)  # type: ignore[arg-type]
     is_free = tx.execute("SELECT 1 FROM vector_stores WHERE id = ?", (store_id,)).fetchone() is None
-    name = store_id if store_id is not None and is_free else added.id
-    tx.execute("UPDATE vector_stores SET id = ?, created_at = ? WHERE id = ?", (name, created_at, added.id))
-    found = stores.find(tx, added.tenant, name)
-    assert found is not None, "it was added in this transaction"
-    return found
+    name = store_id if is_free else None
+    return stores.add(tx, store_id=name, created_at=created_at, **fields)  # type: ignore[arg-type]
 
 
 def put(tx: Transaction, store: VectorStore, new: Moved, new_chunks: Sequence[NewChunk] | None) -> bool:

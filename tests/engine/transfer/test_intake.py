@@ -243,7 +243,7 @@ async def test_killed_amid_it_and_run_again_it_is_complete_and_nothing_twice(wor
     _write(path, source)
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from ragagent.engine.catalog import EmbeddingSpace; from ragagent.engine.transfer.intake import Intake\n"
+        "from ragagent.types import EmbeddingSpace; from ragagent.engine.transfer.intake import Intake\n"
         "from ragagent.store.database import Database\n"
         "rung = []\n"
         "def ring():\n"
