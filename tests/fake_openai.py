@@ -106,6 +106,8 @@ class FakeOpenAI:
         self.dimension = dimension
         self.reply: str | Callable[[Sequence[dict[str, str]]], str] = "Echo [1]."
         self.event_seconds = 0.0  # between the events of a stream
+        self.embedding_seconds = 0.0  # before each reply of embeddings
+        self.is_away = False  # every request is answered with 503
         self.refuses_stream_options = False
         self.requests: list[Request] = []
         self.port = 0
@@ -147,9 +149,12 @@ class FakeOpenAI:
             await asyncio.sleep(3600)  # Not a bare future: nothing would hold it, and the collector would end it.
         if isinstance(fault, Status):
             return _send(writer, fault.status, _error(fault.message), retry_after=fault.retry_after)
+        if self.is_away:
+            return _send(writer, 503, _error("away"))
         if isinstance(fault, Raw):
             return _send(writer, 200, fault.body)
         if request.path == "/v1/embeddings":
+            await asyncio.sleep(self.embedding_seconds)
             return _send(writer, 200, self._embeddings(request, fault))
         if request.path != "/v1/chat/completions":
             return _send(writer, 404, _error(f"Unknown path {request.path}."))

@@ -36,6 +36,7 @@ class Status:
     message: str
     code: str = "told"
     retry_after: int | None = None
+    is_final: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ class FakeRagagent:
         self.completion: JSON = {}
         self.events: list[bytes] = []
         self.slow = 0
+        self.jobs: list[JSON] = []
+        self.course: list[JSON] = []  # what one look after the other at a job, or at the queue, finds
         self.is_gone = False
         self._troubles: deque[Trouble | None] = deque()
         self._ids = itertools.count(1)
@@ -251,6 +254,29 @@ class FakeRagagent:
         del seen["looks"]
         return seen
 
+    # Jobs
+
+    def list_jobs(self, asked: Asked) -> JSON:
+        return _page(self.jobs, asked)
+
+    def show_job(self, _: Asked, job_id: str) -> JSON:
+        found = next(job for job in self.jobs if job["id"] == job_id)
+        return self.course.pop(0) if self.course else found
+
+    def retry_job(self, _: Asked, job_id: str) -> JSON:
+        return self._settle(job_id, "queued")
+
+    def cancel_job(self, _: Asked, job_id: str) -> JSON:
+        return self._settle(job_id, "cancelled")
+
+    def _settle(self, job_id: str, status: str) -> JSON:
+        found = next(job for job in self.jobs if job["id"] == job_id)
+        found["status"] = status
+        return found
+
+    def show_queue(self, _: Asked) -> JSON:
+        return self.course.pop(0)
+
     # Answers
 
     def chat(self, asked: Asked) -> JSON | list[bytes]:
@@ -298,6 +324,11 @@ _ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", f"{_S}/file_batches/([^/]+)", FakeRagagent.show_batch),
     ("GET", f"{_S}/file_batches/([^/]+)/files", FakeRagagent.batch_files),
     ("POST", "/v1/ragagent/documents", FakeRagagent.upsert),
+    ("GET", "/v1/ragagent/jobs", FakeRagagent.list_jobs),
+    ("GET", "/v1/ragagent/jobs/([^/]+)", FakeRagagent.show_job),
+    ("POST", "/v1/ragagent/jobs/([^/]+)/retry", FakeRagagent.retry_job),
+    ("POST", "/v1/ragagent/jobs/([^/]+)/cancel", FakeRagagent.cancel_job),
+    ("GET", "/v1/ragagent/queue", FakeRagagent.show_queue),
     ("POST", "/v1/chat/completions", FakeRagagent.chat),
 ]
 
@@ -323,7 +354,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(answer.status, answer.body)
         elif isinstance(answer, Status):
             error = {"message": answer.message, "type": "told", "param": None, "code": answer.code}
-            self._send(answer.status, json.dumps({"error": error}).encode(), answer.retry_after)
+            self._send(answer.status, json.dumps({"error": error}).encode(), answer.retry_after, answer.is_final)
         elif isinstance(answer, list):
             self._send(200, b"".join(answer))
         else:
@@ -341,11 +372,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _send(self, status: int, body: bytes, retry_after: int | None = None) -> None:
+    def _send(self, status: int, body: bytes, retry_after: int | None = None, is_final: bool = False) -> None:
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         if retry_after is not None:
             self.send_header("retry-after", str(retry_after))
+        if is_final:
+            self.send_header("x-should-retry", "false")
         self.end_headers()
         self.wfile.write(body)
 

@@ -193,6 +193,14 @@ class Ingest:
     hnsw_rows: int = _key(10_000, minimum=1)
     vectors: Literal["float32", "int8"] = _key("float32")
     retain_bytes: int = _key(0, minimum=0)  # 0: nothing is kept of what is superseded
+    max_queue_documents: int = _key(10_000, minimum=0)  # 0, here and below: no such limit
+    max_queue_bytes: int = _key(1024 * MIB, minimum=0)
+
+
+@dataclass(frozen=True)
+class Quota:
+    store_documents: int = _key(0, minimum=0)
+    store_bytes: int = _key(0, minimum=0)
 
 
 @dataclass(frozen=True)
@@ -226,6 +234,7 @@ class Config:
     generator: Generator = field(default_factory=Generator)
     retrieval: Retrieval = field(default_factory=Retrieval)
     ingest: Ingest = field(default_factory=Ingest)
+    quota: Quota = field(default_factory=Quota)
     telemetry: Telemetry = field(default_factory=Telemetry)
     profile: Mapping[str, Profile] = field(default_factory=lambda: {"ragagent": Profile()})
 
@@ -242,6 +251,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "generator": Generator,
     "retrieval": Retrieval,
     "ingest": Ingest,
+    "quota": Quota,
     "telemetry": Telemetry,
 }
 

@@ -8,6 +8,7 @@
     ├── NotFound         no such thing, or none that this key may see
     ├── Conflict         the thing is in a state that does not allow it
     ├── Limited          too much, too fast: come back in `retry_after` seconds
+    │   └── OverQuota    ... or more than there is room for: coming back does not help
     ├── Unavailable      a part that we depend on cannot answer now     (retry_after)
     │   └── Upstream     ... and it is a model endpoint
     ├── StorageFull      the disk takes no more; reads go on
@@ -73,6 +74,10 @@ class Conflict(RagagentError):
 
 class Limited(RagagentError):
     code = "rate_limit_exceeded"
+
+
+class OverQuota(Limited):
+    code = "insufficient_quota"
 
 
 class Unavailable(RagagentError):

@@ -33,8 +33,8 @@ from ragagent.lifeline import Duty, Lifeline, attend
 from ragagent.providers import registry
 from ragagent.providers.base import Embedder
 from ragagent.providers.embedders import Embedders
-from ragagent.store import jobs, stores
-from ragagent.store.database import Database
+from ragagent.store import backlog, jobs, stores
+from ragagent.store.database import Database, Transaction
 
 log = logging.getLogger("ragagent.indexer")
 
@@ -49,7 +49,8 @@ def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline
 
 async def _serve(config: Config, slot: int, lifeline: Lifeline) -> int:
     running: list[Publisher] = []
-    async with attend(lifeline, lambda: _stats(running)) as duty, AsyncExitStack() as stack:
+    queue: dict[str, Any] = {}
+    async with attend(lifeline, lambda: _stats(running, queue)) as duty, AsyncExitStack() as stack:
         telemetry.init(config.telemetry, role="indexer", slot=slot)
         stack.callback(telemetry.shutdown)
         database = Database.open(config.data.database)
@@ -73,6 +74,7 @@ async def _serve(config: Config, slot: int, lifeline: Lifeline) -> int:
         publisher = Publisher(database, config.data.index, config.ingest)
         stack.push_async_callback(publisher.close)
         indexer = Indexer(database, publisher, parser, embedders, is_leaving=lambda: duty.leaving)
+        stack.push_async_callback(indexer.close)
         running.append(publisher)
         _measure(database, publisher)
         lifeline.serving()
@@ -83,16 +85,17 @@ async def _serve(config: Config, slot: int, lifeline: Lifeline) -> int:
                 tasks.create_task(Reembedder(database, embedders).run()),
                 tasks.create_task(Checker(database, config.data.index).run()),
             ]
-            await _work(indexer, door, duty)
+            await _work(indexer, door, duty, database, queue)
             for task in beside:
                 task.cancel()
     return EXIT_OK
 
 
-async def _work(indexer: Indexer, door: Door, duty: Duty) -> None:
+async def _work(indexer: Indexer, door: Door, duty: Duty, database: Database, queue: dict[str, Any]) -> None:
     while not duty.leaving:
         try:
             worked = await indexer.step()
+            queue.update(await database.view(_queue))
         except RagagentError as exc:
             # A full disk or a busy database passes; what is queued stays queued. A bug ends the process instead.
             log.error("a step failed and will be tried again: %s", exc.message, exc_info=exc.__cause__)
@@ -131,18 +134,30 @@ def _measure(database: Database, publisher: Publisher) -> None:
         with database.read() as tx:
             return jobs.depth(tx)
 
+    def age() -> float:
+        with database.read() as tx:
+            return jobs.oldest_age(tx)
+
     def shown() -> list[Manifest]:
         # A label per store: thousands would drown the collector.
         return [manifest for _, manifest in publisher.manifests]
 
     telemetry.gauge(names.INGEST_QUEUE_DEPTH, depth)
+    telemetry.gauge(names.INGEST_QUEUE_AGE, age)
     telemetry.gauge(names.INDEX_GENERATION, lambda: [({names.STORE_ID: m.store}, m.generation) for m in shown()])
     telemetry.gauge(names.INDEX_DELTA_ROWS, lambda: [({names.STORE_ID: m.store}, m.delta_rows) for m in shown()])
 
 
-def _stats(running: Sequence[Publisher]) -> Mapping[str, Any]:
-    """Return what `ragagent status` shows of the stores."""
+def _queue(tx: Transaction) -> Mapping[str, Any]:
+    waiting = backlog.load(tx)
+    age = round(jobs.oldest_age(tx), 1)
+    return {"documents": waiting.documents, "bytes": waiting.bytes, "oldest_age_seconds": age}
+
+
+def _stats(running: Sequence[Publisher], queue: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what `ragagent status` shows of the queue and the stores."""
     return {
+        "queue": queue,
         "store_count": sum(publisher.store_count for publisher in running),
         "stores": [
             {

@@ -252,6 +252,7 @@ INGESTED_DOCUMENTS = Counter(
     "ragagent.ingest.documents", "{document}", "Documents by how their ingest ended.", (INGEST_OUTCOME,)
 )
 INGEST_QUEUE_DEPTH = Gauge("ragagent.ingest.queue.depth", "{job}", "Jobs that wait for the indexer.")
+INGEST_QUEUE_AGE = Gauge("ragagent.ingest.queue.age", "s", "How long the oldest job has waited.")
 INDEX_GENERATION = Gauge(
     "ragagent.index.generation", "{generation}", "Generation that this process searches, per store.", (STORE_ID,)
 )

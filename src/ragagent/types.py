@@ -152,6 +152,41 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """A document's way into its store. `status` is the stage while it is under way, then what became of it.
+
+    `beat_at` is when its holder, the process at work on it, was last heard of; None: nobody is at work on it.
+    """
+
+    document_id: int
+    store_id: str
+    file_id: str
+    filename: str
+    external_id: str | None
+    bytes: int
+    status: Literal["queued", "parsing", "embedding", "publishing", "completed", "failed", "cancelled"]
+    chunks_done: int
+    chunks_total: int  # 0: not known yet
+    attempts: int
+    created_at: int
+    since: float
+    due_at: float
+    error_code: str | None
+    error_message: str | None
+    holder_pid: int | None
+    holder_start: int | None
+    beat_at: float | None
+    seq: int
+
+    @property
+    def percent(self) -> float:
+        """The share of its chunks that have their vectors: nothing else takes long."""
+        if self.status in ("publishing", "completed"):
+            return 100.0
+        return round(100 * self.chunks_done / self.chunks_total, 1) if self.chunks_total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Files that were attached together."""
 

@@ -25,6 +25,7 @@ from ragagent.engine.answer import Answerer
 from ragagent.engine.catalog import Catalog, Chunking
 from ragagent.engine.doorbell import Doorbell
 from ragagent.engine.ingest import Ingest
+from ragagent.engine.queue import Queue
 from ragagent.engine.retrieve import Retriever
 from ragagent.errors import EXIT_OK, ConfigError
 from ragagent.index.searchers import Searchers
@@ -110,7 +111,8 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
         config=config,
         access=_access(config, database),
         catalog=catalog,
-        ingest=Ingest(database, searchers, catalog, doorbell),
+        ingest=Ingest(database, searchers, catalog, doorbell, config.ingest, config.quota),
+        queue=Queue(database, searchers, catalog, doorbell, config.ingest, config.quota),
         embedders=embedders,
         retriever=retriever,
         answerer=Answerer(retriever, generator, cache, config.retrieval, cache_seconds=config.cache.answer_seconds),

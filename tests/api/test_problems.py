@@ -31,6 +31,7 @@ EXPECTED = {
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.Limited: 429,
+    errors.OverQuota: 429,
     errors.Unavailable: 503,
     errors.Upstream: 502,
     errors.StorageFull: 507,
@@ -79,7 +80,8 @@ async def test_an_error_is_answered_with_its_status_and_all_that_it_says(kind: t
     assert reply.json() == body(kind("The thing 'x' is so.", param="thing"))
     error = reply.json()["error"]
     assert (error["message"], error["param"], error["code"]) == ("The thing 'x' is so.", "thing", kind.code)
-    assert ("x-should-retry" in reply.headers) == (reply.status_code not in RETRYABLE)
+    may_help = reply.status_code in RETRYABLE and kind is not errors.OverQuota
+    assert ("x-should-retry" in reply.headers) == (not may_help)
 
 
 @pytest.mark.parametrize("kind", EXPECTED)

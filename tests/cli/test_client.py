@@ -83,6 +83,13 @@ def test_a_busy_server_and_a_cut_connection_are_tried_again(
     assert [asked.headers["x-stainless-retry-count"] for asked in fake.requests] == ["0", "1", "2"]
 
 
+def test_what_another_try_cannot_better_is_not_tried_again(client: Client, fake: FakeRagagent) -> None:
+    fake.trouble(Status(429, "The store is full.", "insufficient_quota", is_final=True))
+    with pytest.raises(RagagentError, match="The store is full"):
+        client.get("/v1/vector_stores")
+    assert len(fake.requests) == 1
+
+
 def test_trying_again_has_an_end(client: Client, fake: FakeRagagent) -> None:
     fake.trouble(*[Status(503, "The disk is slow.", "unavailable", retry_after=0)] * 10)
     with pytest.raises(RagagentError, match="The disk is slow"):

@@ -25,7 +25,7 @@ def test_help_names_every_command_in_a_whole_sentence(run: Run) -> None:
     names = cli.list_commands(click.Context(cli))
     assert set(names) == {
         *("serve", "status", "top", "logs", "reload", "scale", "recycle", "drain"),
-        *("ingest", "search", "ask", "store", "keys", "config"),
+        *("ingest", "search", "ask", "store", "jobs", "keys", "config"),
         *("index", "backup", "restore", "export", "import"),
     }
     for name in names:

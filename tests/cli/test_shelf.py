@@ -146,6 +146,33 @@ def test_an_upload_that_the_store_refuses_is_deleted_again(client: Client, fake:
     assert fake.uploads == {}
 
 
+def test_a_full_queue_is_waited_for(put: Put, fake: FakeRagagent) -> None:
+    full = Status(429, "The queue is full.", module.FULL, retry_after=0)
+    fake.trouble(None, None, *[full] * 9)  # The upload is taken. The client itself would give up after four.
+    assert put(b"one").result == "added"
+
+
+def test_a_queue_that_stays_full_fails_the_batch_as_a_whole(
+    client: Client, fake: FakeRagagent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAIT_SECONDS", -1.0)
+    shelf = Shelf(client, fake.store().id, {})
+    uploads = []
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+        upload = shelf.send(Source(tmp_path / name, name))
+        assert isinstance(upload, module.Upload)
+        uploads.append(upload)
+    fake.trouble(*[Status(429, "The queue is full.", module.FULL, retry_after=0)] * 4)
+    batches, failed = shelf.attach(uploads)
+    assert batches == []
+    assert [(outcome.name, outcome.result, outcome.reason) for outcome in failed] == [
+        ("a", "failed", "The queue is full."),
+        ("b", "failed", "The queue is full."),
+    ]
+    assert fake.uploads == {}
+
+
 def test_a_file_that_cannot_be_read_fails_alone(client: Client, fake: FakeRagagent, tmp_path: Path) -> None:
     shelf = Shelf(client, fake.store().id, {})
     outcome = shelf.send(Source(tmp_path / "gone.md", "docs/gone.md"))

@@ -79,6 +79,15 @@ def test_status_shows_each_process_and_store(run: Run, supervisor: FakeSuperviso
     assert rows["vs_1   手册"] == ["vs_1", "手册", "4", "9", "1234", "5"]
 
 
+def test_status_tells_what_waits(run: Run, supervisor: FakeSupervisor) -> None:
+    queue = {"documents": 12, "bytes": 4096, "oldest_age_seconds": 75.0}
+    lines = run("status", "--data", supervisor({"status": STATUS | {"queue": queue}})).stdout.splitlines()
+    assert "queue: 12 documents (4.0 KiB) wait, the oldest for 1 m 15 s" in lines
+    empty = {"documents": 0, "bytes": 0, "oldest_age_seconds": 0.0}
+    lines = run("status", "--data", supervisor({"status": STATUS | {"queue": empty}})).stdout.splitlines()
+    assert "queue: 0 documents (0 B) wait" in lines
+
+
 def test_status_as_json_is_the_reply_itself(run: Run, supervisor: FakeSupervisor) -> None:
     assert json.loads(run("status", "--data", supervisor({"status": STATUS}), "--json").stdout) == STATUS
 

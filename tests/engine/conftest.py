@@ -19,6 +19,7 @@ from ragagent.engine.doorbell import Doorbell
 from ragagent.engine.indexing import Indexer
 from ragagent.engine.ingest import Attachment, Ingest, NewDocument, Written
 from ragagent.engine.publishing import Publisher
+from ragagent.engine.queue import Queue
 from ragagent.engine.reembed import Reembedder
 from ragagent.engine.retrieve import Query, Retrieval, Retriever
 from ragagent.index.searchers import Searchers
@@ -49,7 +50,9 @@ class World:
         self.catalog = Catalog(self.database, self.searchers, self.embedders, Chunking(400, 0))
         doorbell = Doorbell(root / "indexer.sock")
         self.stack.callback(doorbell.close)
-        self.ingest = Ingest(self.database, self.searchers, self.catalog, doorbell)
+        limits, quota = config.Ingest(), config.Quota()
+        self.ingest = Ingest(self.database, self.searchers, self.catalog, doorbell, limits, quota)
+        self.queue = Queue(self.database, self.searchers, self.catalog, doorbell, limits, quota)
         self.retriever = self.make_retriever()
         self.answerer = self.make_answerer()
         self.start_indexer()
@@ -78,7 +81,7 @@ class World:
 
     async def settle(self) -> None:
         """Let the indexer do all that there is to do."""
-        for _ in range(50):
+        for _ in range(500):
             if not await self.indexer.step():
                 return
         raise AssertionError("the indexer never comes to rest")
@@ -125,6 +128,7 @@ class World:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.indexer.close()
         await self.publisher.close()
         await self.cache.aclose()
         await self.stack.aclose()

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fakes import BagOfWords, InProcessParser  # the tests' folder is on the path only now
 from ragagent import config
+from ragagent.engine.drafting import Drafter
 from ragagent.engine.indexing import Indexer
 from ragagent.engine.publishing import Publisher
 from ragagent.index import delta, manifest
@@ -22,7 +23,7 @@ from ragagent.store.database import Database
 
 # Where the process ends: behind this call.
 POINTS: dict[str, tuple[Any, str]] = {
-    "parsed": (Indexer, "_cut"),
+    "parsed": (Drafter, "_cut"),
     "embedded": (BagOfWords, "embed"),
     "stored": (Indexer, "_ingest"),
     "appended": (delta, "append"),

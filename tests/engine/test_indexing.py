@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,18 +11,27 @@ import anyio
 import pytest
 
 from engine.conftest import CALLER, World
-from ragagent.engine import indexing
+from fakes import BagOfWords
+from ragagent.engine import drafting, indexing, settling
+from ragagent.engine.indexing import Indexer
 from ragagent.errors import StorageFull, Unavailable, Upstream
-from ragagent.providers.endpoint import Refused
+from ragagent.providers.base import Vectors
+from ragagent.providers.embedders import Embedders
+from ragagent.providers.endpoint import Refused, Transient
 from ragagent.store import documents, jobs
 from ragagent.types import Document, Page
 
 pytestmark = pytest.mark.anyio
 
 
+class Killed(BaseException):
+    """As if the process ended here: nothing of ours may catch it."""
+
+
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(indexing, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(settling, "POSTPONE_SECONDS", 0.0)
 
 
 async def states(world: World) -> dict[str, str]:
@@ -131,7 +141,7 @@ async def test_a_document_that_kills_the_indexer_fails_alone(world: World) -> No
         nonlocal deaths
         if filename == "killer.txt":
             deaths += 1
-            raise SystemError("as if killed")
+            raise Killed
 
     world.parser.check = die
     await world.attach("first tower", "first.txt")
@@ -141,9 +151,9 @@ async def test_a_document_that_kills_the_indexer_fails_alone(world: World) -> No
         try:
             await world.settle()
             break
-        except SystemError:
+        except Killed:
             await world.restart_indexer()
-    assert deaths == indexing.MAX_ATTEMPTS
+    assert deaths == drafting.MAX_ATTEMPTS
     assert await failure(world, killer) == ("server_error", "The indexer died 3 times on this document.")
     assert await states(world) == {"first.txt": "completed", "killer.txt": "failed", "last.txt": "completed"}
 
@@ -171,6 +181,35 @@ async def test_a_document_that_the_embedder_refuses_fails_alone(world: World) ->
     await world.settle()
     assert await states(world) == {"a": "completed", "long": "failed", "b": "completed"}
     assert sorted(await world.search("tower")) == ["a tower", "b tower"]
+
+
+async def test_a_mistake_of_ours_on_one_document_does_not_stop_the_queue(world: World) -> None:
+    await world.store()
+
+    def fail(filename: str) -> None:
+        if filename == "odd.txt":
+            raise ZeroDivisionError
+
+    world.parser.check = fail
+    for name in ("a.txt", "odd.txt", "b.txt"):
+        await world.attach(f"{name} tower", name)
+    await world.settle()
+    assert await states(world) == {"a.txt": "completed", "odd.txt": "failed", "b.txt": "completed"}
+
+
+async def test_a_document_with_which_the_embedder_breaks_fails_alone(world: World) -> None:
+    await world.store()
+
+    def crash(texts: Sequence[str]) -> None:
+        if any("odd" in text for text in texts):
+            raise Transient("The model endpoint answered 500.")
+
+    world.embedder.check = crash
+    for name in ("a", "odd", "b"):
+        await world.upsert(name, f"{name} tower")
+    for _ in range(20):
+        await world.indexer.step()
+    assert await states(world) == {"a": "completed", "odd": "failed", "b": "completed"}
 
 
 # Trouble that is not the documents'
@@ -211,6 +250,105 @@ async def test_an_embedder_that_is_down_does_not_hold_up_what_needs_none(world: 
     await world.upsert("b", "text", store="other")
     await world.indexer.step()
     assert await world.ingest.visible(store, written.seq, 0)
+
+
+class Gated:
+    """An embedder that waits at a gate, as a slow one does."""
+
+    def __init__(self, inner: BagOfWords) -> None:
+        self.model, self.dimension = inner.model, inner.dimension
+        self.asked, self.gate = anyio.Event(), anyio.Event()
+        self._inner = inner
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        self.asked.set()
+        await self.gate.wait()
+        return await self._inner.embed(texts)
+
+    async def aclose(self) -> None:
+        pass
+
+
+def slow(world: World) -> Gated:
+    """Give the world an indexer whose embedder is slow."""
+    embedder = Gated(world.embedder)
+    world.indexer = Indexer(world.database, world.publisher, world.parser, Embedders(embedder))
+    return embedder
+
+
+async def test_a_slow_embedder_holds_up_neither_a_delete_nor_what_is_stored(world: World) -> None:
+    store = await world.store()
+    await world.upsert("a", "old tower")
+    await world.settle()
+    embedder = slow(world)
+    other = await world.store("other")
+    await world.upsert("b", "text", store="other")
+    with anyio.fail_after(20):
+        assert await world.indexer.step()
+        await embedder.asked.wait()
+        written, _ = await world.ingest.remove(CALLER, "docs", ["a"])
+        assert await world.indexer.step()
+        assert await world.ingest.visible(store, written.seq, 0)
+        embedder.gate.set()
+        await world.settle()
+    assert await world.ingest.visible(other, (await world.catalog.store(CALLER, "other")).seq, 0)
+
+
+async def test_who_leaves_in_mid_call_counts_nothing_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "CLOSE_SECONDS", 0.0)
+    await world.store()
+    await world.upsert("a", "tower")
+    embedder = slow(world)
+    await world.indexer.step()
+    await embedder.asked.wait()
+    assert await attempts(world) == [1]
+    await world.indexer.close()
+    await world.indexer.close()
+    assert await attempts(world) == [0]
+
+
+async def test_who_leaves_waits_a_moment_for_what_is_nearly_done(world: World) -> None:
+    await world.store()
+    await world.upsert("a", "tower")
+    embedder = slow(world)
+    await world.indexer.step()
+    await embedder.asked.wait()
+    embedder.gate.set()
+    await world.indexer.close()
+    assert await world.database.view(jobs.depth) == 0
+
+
+def test_a_pause_grows_and_is_as_long_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "FIRST_PAUSE_SECONDS", 0.5)
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    pause = indexing.Pause()
+    assert not pause.is_on
+    assert [pause.begin(None) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert pause.begin(45) == 45
+    for clock[0], is_on in ((144.0, True), (146.0, False)):
+        assert pause.is_on == is_on
+    pause.end()
+    assert pause.begin(None) == 0.5
+    assert pause.begin(1e9) == indexing.LONGEST_RETRY_AFTER_SECONDS
+
+
+async def test_an_embedder_in_a_pause_is_left_alone_and_the_job_says_why(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.store()
+    await world.settle()
+    row = (await world.upsert("a", "tower")).documents[0]
+
+    def busy(texts: Sequence[str]) -> None:
+        raise Transient("The model endpoint answered 429.", retry_after=60)
+
+    world.embedder.check = busy
+    for _ in range(3):
+        assert not await world.indexer.step()
+    assert len(world.embedder.batches) == 1
+    job = await world.queue.job(CALLER, f"job_{row.id}")
+    assert (job.status, job.attempts, job.error_message) == ("queued", 0, "The model endpoint answered 429.")
 
 
 @pytest.mark.parametrize("trouble", [Unavailable("No process."), StorageFull("Full.")])

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 
+from ragagent.errors import Invalid
 from ragagent.store import chunks, documents, jobs, stores
 from ragagent.store.database import Database, Transaction
-from ragagent.store.jobs import JobRow
+from ragagent.store.jobs import Holder, JobRow, Work
 from store.conftest import new_chunks, new_document, new_store
 
 MUCH = 1_000_000
+HOLDER = Holder(7, 1000)
 
 
 def taken(tx: Transaction, limit: int = 10, max_bytes: int = MUCH) -> list[int]:
-    return [job.document_id for job in jobs.take(tx, limit, max_bytes)]
+    return [job.document_id for job in jobs.take(tx, HOLDER, limit, max_bytes)]
 
 
 def attempts(tx: Transaction) -> list[int]:
@@ -31,9 +33,10 @@ def test_a_job_says_all_that_its_ingest_needs(database: Database) -> None:
     with database.write() as tx:
         store = new_store(tx)
         attached, text = new_document(tx, store, data=b"12345"), new_document(tx, store, "a")
-        first, second = jobs.take(tx, 2, MUCH)
+        first, second = jobs.take(tx, HOLDER, 2, MUCH)
         assert first == JobRow(
             document_id=attached.id,
+            seq=attached.seq,
             store_id=store.id,
             file_id=attached.file_id,
             filename="a.txt",
@@ -45,6 +48,9 @@ def test_a_job_says_all_that_its_ingest_needs(database: Database) -> None:
             overlap_tokens=0,
             attempts=1,
             traceparent=None,
+            chunks_done=0,
+            chunks_total=0,
+            staged_for=None,
         )
         assert (second.document_id, second.is_text) == (text.id, True)
 
@@ -54,9 +60,9 @@ def test_an_attempt_is_counted_when_it_begins_and_can_be_given_back(database: Da
         store = new_store(tx)
         new_document(tx, store)
         new_document(tx, store)
-        rows = jobs.take(tx, 2, MUCH)
+        rows = jobs.take(tx, HOLDER, 2, MUCH)
         assert attempts(tx) == [1, 1]
-        jobs.give_back(tx, rows[1:])
+        jobs.give_back(tx, [rows[1].document_id])
         assert attempts(tx) == [1, 0]
 
 
@@ -150,3 +156,79 @@ def test_depth_and_age_are_of_what_waits(database: Database) -> None:
         assert jobs.oldest_age(tx) == 0.0
         stores.mark_deleted(tx, store.id)
         assert jobs.depth(tx) == 0
+
+
+def test_an_attempt_that_failed_by_itself_stays_counted_and_lets_others_go_first(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        first, second = new_document(tx, store), new_document(tx, store)
+        jobs.take(tx, HOLDER, 1, MUCH)
+        jobs.postpone(tx, first.id, Invalid("Broken.", code="server_error"), 60)
+        assert [tuple(row) for row in tx.execute("SELECT attempts, error_message, holder_pid FROM jobs LIMIT 1")] == [
+            (1, "Broken.", None)
+        ]
+        assert taken(tx) == [second.id]
+        jobs.give_back(tx, [second.id])
+        jobs.hurry(tx, first.id)
+        assert taken(tx) == [first.id, second.id]
+
+
+def test_whoever_has_the_lock_takes_back_what_others_left(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        row = new_document(tx, store)
+        jobs.take(tx, HOLDER, 1, MUCH)
+        assert jobs.reclaim(tx, HOLDER) == 0
+        # The same pid, and another process.
+        assert jobs.reclaim(tx, Holder(HOLDER.pid, HOLDER.start + 1)) == 1
+        found = tx.execute("SELECT stage, attempts, error_message, holder_pid, beat_at FROM jobs").fetchone()
+        assert tuple(found) == ("queued", 1, "The indexer (pid 7) ended before this document was done.", None, None)
+        assert taken(tx) == [row.id]
+
+
+def test_a_beat_says_how_far_a_job_is_and_since_when(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        row, other = new_document(tx, store), new_document(tx, store)
+        jobs.take(tx, HOLDER, 1, MUCH)
+        tx.execute("UPDATE jobs SET stage_at = 5, beat_at = 5")
+        jobs.beat(tx, [Work(row.id, "parsing"), Work(other.id, "parsing")])
+        stage_at, beat_at = tx.execute("SELECT stage_at, beat_at FROM jobs WHERE document_id = ?", (row.id,)).fetchone()
+        assert stage_at == 5
+        assert beat_at > 5
+        jobs.beat(tx, [Work(row.id, "embedding", 9)])
+        found = tx.execute("SELECT stage, chunks_total, stage_at > 5 FROM jobs WHERE document_id = ?", (row.id,))
+        assert tuple(found.fetchone()) == ("embedding", 9, 1)
+        # Nobody holds the other one: a late word about it changes nothing.
+        assert tx.execute("SELECT stage FROM jobs WHERE document_id = ?", (other.id,)).fetchone()[0] == "queued"
+
+
+def test_a_document_that_is_tried_again_has_a_new_seq_and_is_published(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        failed = new_document(tx, store)
+        chunks.fail(tx, failed.id, "invalid_file", "No.")
+        later = new_document(tx, store)
+        chunks.complete(tx, later.id, new_chunks("later"))
+        jobs.again(tx, failed.id)
+        assert jobs.watermark(tx, store.id) == later.seq
+        found = documents.find(tx, store.id, failed.file_id)
+        assert found is not None
+        assert (found.status, found.error_code, found.seq) == ("in_progress", None, later.seq + 1)
+        assert taken(tx) == [failed.id]
+        chunks.complete(tx, failed.id, new_chunks("mended"))
+        (chunk,) = chunks.born(tx, store.id, 0, later.seq, found.seq, beyond=(0, 0), limit=9)
+        assert (chunk.text, jobs.watermark(tx, store.id)) == ("mended", found.seq)
+
+
+def test_a_cancelled_document_is_given_up_and_a_completed_one_is_not(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        row, done = new_document(tx, store), new_document(tx, store)
+        chunks.complete(tx, done.id, new_chunks("x"))
+        for document in (row, done):
+            jobs.cancel(tx, document.id)
+        states = dict(tx.execute("SELECT id, status FROM documents").fetchall())
+        assert states == {row.id: "cancelled", done.id: "completed"}
+        assert jobs.depth(tx) == 0
+        assert not chunks.complete(tx, row.id, new_chunks("late"))

@@ -21,8 +21,9 @@ from ragagent.engine.publishing import Publisher
 from ragagent.errors import Conflict, RagagentError
 from ragagent.index.searchers import Searchers
 from ragagent.index.writer import Row, Writer
-from ragagent.store import chunks, documents, files, jobs, keys, stores
+from ragagent.store import backlog, chunks, documents, files, jobs, keys, stores
 from ragagent.store import database as module
+from ragagent.store.backlog import Load
 from ragagent.store.database import Database, newest_schema
 from ragagent.text import tokens
 from ragagent.types import Caller, Hit
@@ -156,8 +157,9 @@ def test_vectors_are_the_same_bit_for_bit(migrated: Database) -> None:
 
 def test_what_was_queued_is_still_queued(migrated: Database) -> None:
     with migrated.write() as tx:
-        (job,) = jobs.take(tx, 10, 1000)
+        (job,) = jobs.take(tx, jobs.Holder(1, 1), 10, 1000)
         assert (job.document_id, job.attempts, job.traceparent, job.is_text) == (4, 2, "00-trace", True)
+        assert backlog.load(tx) == Load(1, job.bytes)
 
 
 def test_foreign_keys_hold_and_still_work(migrated: Database) -> None:

@@ -101,7 +101,7 @@ def test_a_document_with_chunks_is_finished_at_once(database: Database, other: D
 def test_a_document_without_chunks_is_queued(database: Database) -> None:
     with database.write() as tx:
         assert transfer.put(tx, new_store(tx), moved(), None)
-        (job,) = jobs.take(tx, 9, 999)
+        (job,) = jobs.take(tx, jobs.Holder(1, 1), 9, 999)
         assert (job.file_id, job.is_text) == ("file-a", True)
 
 

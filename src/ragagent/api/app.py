@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from ragagent.api import chat, documents, embeddings, files, health, models, vector_store_files, vector_stores
+from ragagent.api import chat, documents, embeddings, files, health, jobs, models, vector_store_files, vector_stores
 from ragagent.api.auth import Authenticate
 from ragagent.api.body_limit import BodyLimit
 from ragagent.api.observe import Observe
@@ -39,6 +39,7 @@ routes = [
     *vector_store_files.routes,
     *chat.routes,
     *documents.routes,
+    *jobs.routes,
 ]
 
 

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragagent import names, telemetry
-from ragagent.errors import RagagentError
+from ragagent.errors import OverQuota, RagagentError
 
 log = logging.getLogger("ragagent.api")
 
@@ -32,6 +32,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "conflict": (409, "invalid_request_error"),
     "too_large": (413, "invalid_request_error"),
     "rate_limit_exceeded": (429, "rate_limit_error"),
+    "insufficient_quota": (429, "insufficient_quota"),  # as OpenAI has it, also with x-should-retry: false
     "internal_error": (500, "server_error"),
     "damaged": (500, "server_error"),
     "invalid_config": (500, "server_error"),
@@ -70,7 +71,7 @@ def response(error: RagagentError) -> JSONResponse:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    if status >= 400 and status not in RETRYABLE:
+    if status not in RETRYABLE or isinstance(error, OverQuota):
         headers["x-should-retry"] = "false"
     return JSONResponse(body(error), status, headers=headers)
 

@@ -13,6 +13,7 @@ from ragagent.engine.access import Access
 from ragagent.engine.answer import Answerer
 from ragagent.engine.catalog import Catalog
 from ragagent.engine.ingest import Ingest
+from ragagent.engine.queue import Queue
 from ragagent.engine.retrieve import Retriever
 from ragagent.providers.embedders import Embedders
 from ragagent.types import Caller
@@ -24,6 +25,7 @@ class Services:
     access: Access
     catalog: Catalog
     ingest: Ingest
+    queue: Queue
     embedders: Embedders
     retriever: Retriever
     answerer: Answerer

@@ -14,7 +14,7 @@ from ragagent.api.replies import JSON, freshness, listing, note_timings, page_of
 from ragagent.api.services import Services, caller, services
 from ragagent.engine.ingest import Attachment
 from ragagent.engine.retrieve import Query, Retrieval
-from ragagent.errors import Invalid
+from ragagent.errors import Invalid, RagagentError
 from ragagent.types import Caller, Counts, Evidence, VectorStore
 
 MOMENTS = 20  # tries to get several queries between two publishes
@@ -57,7 +57,11 @@ async def create(request: Request) -> JSONResponse:
     row = await app.catalog.create_store(who, asked.name or "", asked.metadata or {}, chunking)
     seq = row.seq
     if asked.file_ids:
-        seq = (await app.ingest.attach(who, row.id, [Attachment(file_id) for file_id in asked.file_ids])).seq
+        try:
+            seq = (await app.ingest.attach(who, row.id, [Attachment(file_id) for file_id in asked.file_ids])).seq
+        except RagagentError:
+            await app.catalog.delete_store(who, row.id)  # The client tries again, and must not end up with two.
+            raise
     app.ingest.ring()
     (counts,) = await app.catalog.counts([row])
     return JSONResponse(shown(row, counts), headers=seq_header(seq))

@@ -108,7 +108,8 @@ class Client:
                     raise
                 time.sleep(0.1 * 2**attempt)
                 continue
-            if response.status_code not in BUSY or attempt == RETRIES:
+            is_busy = response.status_code in BUSY and response.headers.get("x-should-retry") != "false"
+            if not is_busy or attempt == RETRIES:
                 break
             time.sleep(_pause(response, attempt))
         return response

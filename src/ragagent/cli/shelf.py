@@ -23,6 +23,7 @@ from ragagent.errors import RagagentError
 from ragagent.types import Attributes
 
 WAIT_SECONDS = 600.0  # without any progress of the indexer; beyond that it is the operator's to look at
+FULL = "rate_limit_exceeded"  # the queue is: the client has waited already when it tells us so
 POLL_SECONDS = (0.02, 0.5)  # between two looks, growing from the first to the second
 
 Result = Literal["added", "replaced", "updated", "unchanged", "stored", "failed"]
@@ -110,13 +111,13 @@ class Shelf:
         """Put the uploads into the store, together; where that is refused, each by itself, so that one fails alone."""
         try:
             files = [{"file_id": upload.file_id, "attributes": dict(upload.attributes)} for upload in uploads]
-            return [Batch(self._client.post(self._batches, {"files": files})["id"], uploads)], []
+            return [Batch(self._patiently(files)["id"], uploads)], []
         except Unreachable:
             raise
         except RagagentError as exc:
-            if len(uploads) == 1:
+            if len(uploads) == 1 or exc.code == FULL:
                 self.discard(uploads)
-                return [], [Outcome(uploads[0].name, "failed", exc.message)]
+                return [], [Outcome(upload.name, "failed", exc.message) for upload in uploads]
         apart = [self.attach([upload]) for upload in uploads]
         return [batch for batches, _ in apart for batch in batches], [failed for _, some in apart for failed in some]
 
@@ -143,6 +144,16 @@ class Shelf:
         reply = self._client.post("/v1/ragagent/documents", {"store": self._store_id, "documents": [document]})
         version = self._settled(Version.of(reply["data"][0]))
         return Outcome(external_id, "stored") if version.is_good else _failed(external_id, version)
+
+    def _patiently(self, files: Sequence[JSON]) -> JSON:
+        """Attach the files; where the queue is full, wait until there is room."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                return self._client.post(self._batches, {"files": files})
+            except RagagentError as exc:
+                if exc.code != FULL or time.monotonic() > deadline:
+                    raise
 
     def _uploaded(self, source: Source, digest: str, older: Sequence[Version]) -> Upload:
         """Upload the file. Its attributes are those of the version that it replaces, and the given ones over them."""

@@ -11,7 +11,7 @@ import click
 from ragagent.cli import fleet
 from ragagent.cli.control import asked
 from ragagent.cli.data_directory import with_data
-from ragagent.cli.output import Cell, Output, duration, reporting, table
+from ragagent.cli.output import Cell, Output, duration, reporting, size, table
 from ragagent.config import Data
 
 _PROCESS = (
@@ -40,6 +40,10 @@ def _lines(reply: Mapping[str, Any], now: float) -> Iterator[str]:
     if notes := list(fleet.notes(reply)):
         yield ""
         yield from notes
+    if queue := reply.get("queue"):
+        yield ""
+        oldest = f", the oldest for {duration(queue['oldest_age_seconds'])}" if queue["documents"] else ""
+        yield f"queue: {queue['documents']} documents ({size(queue['bytes'])}) wait{oldest}"
     if reply["stores"]:
         yield ""
         yield table(fleet.STORE, [fleet.store(entry) for entry in reply["stores"]])

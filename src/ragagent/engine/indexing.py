@@ -1,58 +1,41 @@
 """The indexer's work: from the queue in SQLite to chunks, and on to what every searcher sees.
 
-One step takes the oldest jobs, parses, chunks and embeds them, and stores the result in one short transaction; then the
-publisher brings the indexes up. Whatever a crash interrupts is found again in SQLite: a job that was taken is still
-queued, and chunks beyond a manifest's seq are published by the next step.
+The ingest takes the oldest jobs, parses, chunks and embeds them, and stores the results in short transactions; the
+publisher brings the indexes up. Both run side by side: a slow embedder holds up neither what is stored already nor a
+delete. Whatever a crash interrupts is found again in SQLite: a job that was taken is still queued, and chunks beyond a
+manifest's seq are published by the next step.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import itertools
 import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
-import anyio
-import anyio.to_thread
-import numpy as np
-
-from ragagent import names, telemetry
-from ragagent.engine.chunk import Piece, chunk
-from ragagent.engine.parsing.parsed import Parsed
+from ragagent.engine.drafting import Draft, Drafter, Parser, blamed
+from ragagent.engine.large import LargeDocuments
 from ragagent.engine.publishing import Publisher
-from ragagent.errors import Conflict, Invalid, NotFound, RagagentError, Unavailable
-from ragagent.providers.base import Embedder, Vectors
+from ragagent.engine.settling import settle
+from ragagent.engine.slices import AllSlices, Unembeddable
+from ragagent.engine.workbench import Workbench
+from ragagent.errors import RagagentError, Unavailable
 from ragagent.providers.embedders import Embedders
-from ragagent.providers.endpoint import Refused
-from ragagent.store import chunks, files, jobs, stores
-from ragagent.store.chunks import NewChunk
-from ragagent.store.database import Database, Transaction
-from ragagent.store.jobs import JobRow
+from ragagent.store import jobs
+from ragagent.store.database import Database
+from ragagent.store.jobs import JobRow, Work
 
 log = logging.getLogger("ragagent.indexer")
 
 TAKE_JOBS = 64
 TAKE_BYTES = 32 * 1024 * 1024
-MAX_ATTEMPTS = 3
-RETRY_SECONDS = 2.0
-
-_NO_VECTORS = np.empty((0, 0), np.float32)
-
-
-class Parser(Protocol):
-    def parse(self, filename: str, data: bytes) -> Parsed: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A document on its way: its pieces with their vectors, one row each, or why there are none."""
-
-    job: JobRow
-    pieces: tuple[Piece, ...] = ()
-    vectors: Vectors = field(default_factory=lambda: _NO_VECTORS)
-    error: RagagentError | None = None
+SMALL_PIECES = 8  # a document of so many is never set aside, however slow the embedder is
+PATIENCE_SECONDS = 0.05  # how long a step waits for the ingest before it publishes what there is
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+LONGEST_RETRY_AFTER_SECONDS = 600.0
+CLOSE_SECONDS = 2.0
 
 
 class Indexer:
@@ -69,127 +52,155 @@ class Indexer:
     ) -> None:
         self._database = database
         self._publisher = publisher
-        self._parser = parser
-        self._embedders = embedders
         self._is_leaving = is_leaving
+        self._drafter = Drafter(database, parser, embedders)
+        self._slices = AllSlices(embedders)
+        self._bench = Workbench(database)
+        self._large = LargeDocuments(database, self._drafter, self._slices, self._bench)
+        self._pause = Pause()
+        self._under_way: asyncio.Task[bool] | None = None
+        self._has_reclaimed = False
 
     async def step(self) -> bool:
-        """Do what there is to do now; return whether there was anything."""
-        worked = await self._ingest()
+        """Do what there is to do now; return whether there was anything, or something is still under way."""
+        worked = await self._ingest_for_a_moment()
         worked |= await self._publisher.publish()
         worked |= await self._publisher.erase_deleted()
         await self._publisher.sweep()
         return worked
 
+    async def close(self) -> None:
+        """End what is under way. After a moment it is cut short: what is not on disk is done again by the next one."""
+        if self._under_way is None:
+            return
+        task, self._under_way = self._under_way, None
+        await asyncio.wait({task}, timeout=CLOSE_SECONDS)
+        task.cancel()
+        (result,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(result, RagagentError):
+            log.error("the last ingest failed: %s", result.message, exc_info=result.__cause__)
+        elif isinstance(result, Exception):
+            raise result
+
+    async def _ingest_for_a_moment(self) -> bool:
+        if self._under_way is None:
+            self._under_way = asyncio.create_task(self._ingest())
+        done, _ = await asyncio.wait({self._under_way}, timeout=PATIENCE_SECONDS)
+        if not done:
+            return True
+        task, self._under_way = self._under_way, None
+        return task.result()
+
     async def _ingest(self) -> bool:
-        taken = await self._take()
-        if not taken:
+        """Take in what waits, and give a large document its turn; return whether there was anything."""
+        if self._pause.is_on:
             return False
+        beats = asyncio.create_task(self._bench.keep_beating())
         try:
-            drafts = [
-                draft for one_model in _by_model(await self._drafts(taken)) for draft in await self._embed(one_model)
-            ]
-            await self._database.update(lambda tx: self._store(tx, taken, drafts))
-        except RagagentError as exc:
+            await self._reclaim()
+            worked = await self._fresh()
+            worked |= await self._large.turn(self._is_leaving)
+        except Unavailable as exc:
             # Not the documents' fault: they stay queued, uncounted, and what is missing gets a pause.
-            await self._database.update(lambda tx: jobs.give_back(tx, taken))
-            if not isinstance(exc, Unavailable):
-                raise
-            log.warning("cannot ingest, will try again in %.0f s: %s", RETRY_SECONDS, exc.message)
-            await anyio.sleep(RETRY_SECONDS)
+            await self._put_down(exc)
+            log.warning("cannot ingest, will try again in %.1f s: %s", self._pause.begin(exc.retry_after), exc.message)
             return False
-        return True
+        except (RagagentError, asyncio.CancelledError) as exc:
+            await self._put_down(exc if isinstance(exc, RagagentError) else None)
+            raise
+        finally:
+            beats.cancel()
+        if worked:
+            self._pause.end()
+        return worked
 
-    async def _take(self) -> list[JobRow]:
-        """Take jobs. Looks first: the write transaction is for when there is something to write."""
-        if not await self._database.view(jobs.depth):
-            return []
-        return await self._database.update(lambda tx: jobs.take(tx, TAKE_JOBS, TAKE_BYTES))
+    async def _reclaim(self) -> None:
+        """Take back what an earlier indexer, or an earlier step that could not even say so, has left."""
+        await self._put_down(None)
+        if not self._has_reclaimed:
+            left = await self._database.update(lambda tx: jobs.reclaim(tx, self._bench.holder))
+            if left:
+                log.warning("an earlier indexer ended with %d documents in hand; they are taken again", left)
+            self._has_reclaimed = True
 
-    async def _drafts(self, taken: Sequence[JobRow]) -> list[Draft]:
-        drafts: list[Draft] = []
+    async def _put_down(self, reason: RagagentError | None) -> None:
+        if held := self._bench.document_ids:
+            await self._database.update(lambda tx: jobs.give_back(tx, held, reason))
+            self._bench.drop(held)
+
+    async def _fresh(self) -> bool:
+        taken = await self._take()
+        group: list[Draft] = []
         for job in taken:
             if self._is_leaving():
                 break
-            drafts.append(await self._draft(job))
-        return drafts
+            draft = await self._drafter.draft(job)
+            size = self._slices.of(job).size if draft.pieces else 1
+            if len(draft.pieces) > max(size, SMALL_PIECES):
+                await self._large.set_aside(draft)
+                continue
+            if group and group[0].job.space != job.space:  # One call is to one embedder.
+                await self._finish(group)
+                group = []
+            group.append(draft)
+            if sum(len(draft.pieces) for draft in group) >= size:
+                await self._finish(group)
+                group = []
+        await self._finish(group)
+        await self._put_down(None)  # what was not begun
+        return bool(taken)
 
-    async def _draft(self, job: JobRow) -> Draft:
-        with telemetry.span(
-            names.INGEST, {names.INGEST_BYTES: job.bytes}, kind="consumer", link=job.traceparent
-        ) as span:
-            try:
-                if job.attempts > MAX_ATTEMPTS:
-                    raise Invalid(f"The indexer died {MAX_ATTEMPTS} times on this document.", code="server_error")
-                self._embedders.of(job.model, job.dimension, "The store")
-                pieces = await anyio.to_thread.run_sync(self._cut, job)
-                span.set(names.INGEST_CHUNKS, len(pieces))
-                return Draft(job, tuple(pieces))
-            except (Conflict, Invalid, NotFound) as exc:  # NotFound: it was deleted since it was taken.
-                span.fail(exc)
-                return Draft(job, error=exc)
+    async def _take(self) -> list[JobRow]:
+        """Take jobs. Looks first: the write transaction is for when there is something to write."""
+        if not await self._database.view(jobs.any_due):
+            return []
+        taken = await self._database.update(lambda tx: jobs.take(tx, self._bench.holder, TAKE_JOBS, TAKE_BYTES))
+        self._bench.hold(taken, "parsing")
+        return taken
 
-    def _cut(self, job: JobRow) -> list[Piece]:
-        with self._database.read() as tx:
-            data = files.content(tx, job.file_id)
-        with telemetry.span(names.INGEST_PARSE):
-            content = data.decode() if job.is_text else self._parser.parse(job.filename, data).text
-        with telemetry.span(names.INGEST_CHUNK):
-            pieces = chunk(content, max_tokens=job.chunk_tokens, overlap_tokens=job.overlap_tokens)
-        if not pieces:
-            raise Invalid("There is no text in it.", code="invalid_file")
-        return pieces
+    async def _finish(self, group: Sequence[Draft]) -> None:
+        if not group:
+            return
+        for draft in group:
+            self._bench.note(Work(draft.job.document_id, "embedding", len(draft.pieces)))
+        await settle(self._database, await self._embedded(group))
+        self._bench.drop(draft.job.document_id for draft in group)
 
-    async def _embed(self, drafts: Sequence[Draft]) -> list[Draft]:
+    async def _embedded(self, group: Sequence[Draft]) -> list[Draft]:
         """Return the drafts, of one model, with their vectors: of all at once, or one by one if one may be to blame."""
-        job = drafts[0].job
-        embedder = self._embedders.find(job.model, job.dimension)
-        if embedder is None:
-            return list(drafts)  # They have failed already, and say why.
+        texts = [piece.text for draft in group for piece in draft.pieces]
+        if not texts:
+            return list(group)  # They have failed already, and say why.
         try:
-            vectors = await self._vectors(embedder, [piece.text for draft in drafts for piece in draft.pieces])
-        except Refused as exc:
-            if len(drafts) > 1:
-                return [one for draft in drafts for one in await self._embed([draft])]
-            # Who refuses any text at all is set up wrongly; that is not for the document to answer for.
-            await self._vectors(embedder, ["text"])
-            return [dataclasses.replace(drafts[0], pieces=(), error=Invalid(exc.message, code="invalid_file"))]
-        ends = itertools.accumulate(len(draft.pieces) for draft in drafts)
+            vectors = await self._slices.of(group[0].job).embed(texts)
+        except Unembeddable as exc:
+            if len(group) == 1:
+                return [blamed(group[0].job, exc)]
+            return [one for draft in group for one in await self._embedded([draft])]
+        ends = itertools.accumulate(len(draft.pieces) for draft in group)
         return [
             dataclasses.replace(draft, vectors=vectors[end - len(draft.pieces) : end])
-            for draft, end in zip(drafts, ends, strict=True)
+            for draft, end in zip(group, ends, strict=True)
         ]
 
-    async def _vectors(self, embedder: Embedder, texts: Sequence[str]) -> Vectors:
-        if not texts:
-            return _NO_VECTORS
-        with telemetry.span(
-            names.EMBEDDINGS.format(model=embedder.model), {names.INGEST_CHUNKS: len(texts)}, kind="client"
-        ):
-            return await embedder.embed(texts)
 
-    def _store(self, tx: Transaction, taken: Sequence[JobRow], drafts: Sequence[Draft]) -> None:
-        jobs.give_back(tx, taken[len(drafts) :])
-        for draft in drafts:
-            if draft.error is not None:
-                chunks.fail(tx, draft.job.document_id, draft.error.code, draft.error.message)
-                telemetry.count(names.INGESTED_DOCUMENTS, attributes={names.INGEST_OUTCOME: "failed"})
-                continue
-            store = stores.get(tx, draft.job.store_id)
-            if store is not None and (store.model, store.dimension) != (draft.job.model, draft.job.dimension):
-                jobs.give_back(tx, [draft.job])  # It was moved to another model since the job was taken.
-                continue
-            new = [
-                NewChunk(piece.ordinal, piece.start, piece.end, piece.text, vector)
-                for piece, vector in zip(draft.pieces, draft.vectors, strict=True)
-            ]
-            if chunks.complete(tx, draft.job.document_id, new):
-                telemetry.count(names.INGESTED_DOCUMENTS, attributes={names.INGEST_OUTCOME: "indexed"})
+class Pause:
+    """How long to leave alone what is away: twice as long each time, or as long as it asks for."""
 
+    def __init__(self) -> None:
+        self._ends_at = 0.0
+        self._next = FIRST_PAUSE_SECONDS
 
-def _by_model(drafts: Sequence[Draft]) -> list[list[Draft]]:
-    """Return the drafts in groups that one embedder serves, each in its order."""
-    groups: dict[tuple[str, int], list[Draft]] = {}
-    for draft in drafts:
-        groups.setdefault((draft.job.model, draft.job.dimension), []).append(draft)
-    return list(groups.values())
+    @property
+    def is_on(self) -> bool:
+        return time.monotonic() < self._ends_at
+
+    def begin(self, asked: float | None) -> float:
+        """Begin a pause and return its length in seconds."""
+        seconds = self._next if asked is None else min(asked, LONGEST_RETRY_AFTER_SECONDS)
+        self._ends_at = time.monotonic() + seconds
+        self._next = min(self._next * 2, LONGEST_PAUSE_SECONDS)
+        return seconds
+
+    def end(self) -> None:
+        self._next = FIRST_PAUSE_SECONDS

@@ -15,8 +15,9 @@ from typing import TypeVar
 
 import anyio
 
-from ragagent import telemetry
+from ragagent import config, telemetry
 from ragagent.engine import editions
+from ragagent.engine.admission import Admission
 from ragagent.engine.catalog import Catalog, Chunking, find_batch, find_document, find_file
 from ragagent.engine.doorbell import Doorbell
 from ragagent.errors import Invalid
@@ -63,11 +64,21 @@ class Written:
 
 
 class Ingest:
-    def __init__(self, database: Database, searchers: Searchers, catalog: Catalog, doorbell: Doorbell) -> None:
+    def __init__(
+        self,
+        database: Database,
+        searchers: Searchers,
+        catalog: Catalog,
+        doorbell: Doorbell,
+        limits: config.Ingest,
+        quota: config.Quota,
+    ) -> None:
         self._database = database
         self._searchers = searchers
         self._catalog = catalog
         self._doorbell = doorbell
+        self._limits = limits
+        self._quota = quota
 
     async def attach(self, caller: Caller, store_id: str, new: Sequence[Attachment]) -> Written:
         """Add uploaded files to a store. A file that is in it already stays as it is."""
@@ -75,7 +86,8 @@ class Ingest:
 
         def add(tx: Transaction) -> Written:
             store = self._store(tx, caller, store_id)
-            rows = _attach(tx, caller, store, new, None, traceparent)
+            admission = Admission(tx, self._limits, self._quota, store, len(new))
+            rows = _attach(tx, caller, store, admission, new, None, traceparent)
             return Written(store, max(row.seq for row in rows), rows)
 
         return await self._written(add)
@@ -85,19 +97,24 @@ class Ingest:
 
         def add(tx: Transaction) -> tuple[Batch, Written]:
             store = self._store(tx, caller, store_id)
-            batch = documents.add_batch(tx, store.id)
-            rows = _attach(tx, caller, store, new, batch.id, traceparent)
+            admission = Admission(tx, self._limits, self._quota, store, len(new))
+            batch = _same_batch(tx, store, new) or documents.add_batch(tx, store.id)
+            rows = _attach(tx, caller, store, admission, new, batch.id, traceparent)
             return batch, Written(store, max(row.seq for row in rows), rows)
 
         return await self._written(add)
 
     async def upsert(self, caller: Caller, store_id: str, new: Sequence[NewDocument]) -> Written:
-        """Add or replace texts by external id. What is stored already, unchanged, is not stored again."""
+        """Add or replace texts by external id. What is stored already, unchanged, is not stored again.
+
+        Raises Limited and OverQuota, as the other ways in do: see `admission.py`.
+        """
         traceparent = telemetry.traceparent()
 
         def add(tx: Transaction) -> Written:
             store = self._store(tx, caller, store_id)
-            written = [_upsert(tx, caller, store, document, traceparent) for document in new]
+            admission = Admission(tx, self._limits, self._quota, store, len(new))
+            written = [_upsert(tx, caller, store, admission, document, traceparent) for document in new]
             return Written(store, max(seq for _, seq in written), tuple(row for row, _ in written))
 
         return await self._written(add)
@@ -181,19 +198,24 @@ def _attach(
     tx: Transaction,
     caller: Caller,
     store: VectorStore,
+    admission: Admission,
     new: Sequence[Attachment],
     batch_id: str | None,
     traceparent: str | None,
 ) -> tuple[Document, ...]:
     rows = {}
     for attachment in new:
-        file_id = find_file(tx, caller, attachment.file_id).id
-        cut = attachment.chunking or Chunking(store.chunk_tokens, store.overlap_tokens)
+        file = find_file(tx, caller, attachment.file_id)
         # A retried request must not fail, and must not ingest twice.
-        rows[file_id] = documents.find(tx, store.id, file_id) or documents.add(
+        if found := documents.find(tx, store.id, file.id):
+            rows[file.id] = found
+            continue
+        admission.admit(file.bytes)
+        cut = attachment.chunking or Chunking(store.chunk_tokens, store.overlap_tokens)
+        rows[file.id] = documents.add(
             tx,
             store_id=store.id,
-            file_id=file_id,
+            file_id=file.id,
             external_id=None,
             batch_id=batch_id,
             attributes=attachment.attributes,
@@ -204,20 +226,41 @@ def _attach(
     return tuple(rows.values())
 
 
+def _same_batch(tx: Transaction, store: VectorStore, new: Sequence[Attachment]) -> Batch | None:
+    """Return the batch that exactly these files came with: whoever tries again waits for that one.
+
+    A second batch would hold none of them, and say at once that it is completed.
+    """
+    found = [documents.find(tx, store.id, file_id) for file_id in {attachment.file_id for attachment in new}]
+    batches = {row.batch_id if row else None for row in found}
+    batch_id = batches.pop() if len(batches) == 1 else None
+    if batch_id is None or documents.batch_size(tx, batch_id) != len(found):
+        return None
+    return documents.find_batch(tx, store.id, batch_id)
+
+
 def _upsert(
-    tx: Transaction, caller: Caller, store: VectorStore, new: NewDocument, traceparent: str | None
+    tx: Transaction,
+    caller: Caller,
+    store: VectorStore,
+    admission: Admission,
+    new: NewDocument,
+    traceparent: str | None,
 ) -> tuple[Document, int]:
     """Store the text, or only its attributes where the text is there already; return the row and the write's seq."""
     data = new.text.encode()
-    for newest in documents.versions(tx, store.id, new.external_id)[:1]:
+    living = documents.versions(tx, store.id, new.external_id)
+    for newest in living[:1]:
         file = files.find(tx, caller, newest.file_id)
         same = file is not None and (file.sha256, file.filename) == (hashlib.sha256(data).hexdigest(), new.filename)
-        if same and newest.status != "failed":
+        # What failed or was cancelled is not there, however equal it is.
+        if same and newest.status in ("in_progress", "completed"):
             # By their text: to Python, true equals 1.
             if repr(sorted(newest.attributes.items())) == repr(sorted(new.attributes.items())):
                 return newest, newest.seq
             seq = documents.set_attributes(tx, newest, new.attributes)
             return replace(newest, attributes=new.attributes), seq
+    admission.admit(len(data), living)
     file = files.add(tx, caller, filename=new.filename, purpose="assistants", data=data)
     row = documents.add(
         tx,

@@ -7,6 +7,7 @@ up to S" sees the chunks with `seq <= S < dead_seq`: an update is seen whole, at
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -108,7 +109,10 @@ def complete(tx: Transaction, document_id: int, chunks: Sequence[NewChunk]) -> b
         )
         put_vector(tx, slot, added.lastrowid, c.vector)
     usage = sum(len(chunk.text.encode()) + chunk.vector.nbytes for chunk in chunks)
-    tx.execute("UPDATE documents SET status = 'completed', usage_bytes = ? WHERE id = ?", (usage, document_id))
+    tx.execute(
+        "UPDATE documents SET status = 'completed', usage_bytes = ?, settled_at = ? WHERE id = ?",
+        (usage, int(time.time()), document_id),
+    )
     if external_id is not None:
         _retire_older(tx, store_id, external_id, seq)
     _finish_job(tx, document_id)
@@ -117,9 +121,10 @@ def complete(tx: Transaction, document_id: int, chunks: Sequence[NewChunk]) -> b
 
 def fail(tx: Transaction, document_id: int, code: str, message: str) -> None:
     tx.execute(
-        "UPDATE documents SET status = 'failed', error_code = ?, error_message = ?"
+        "UPDATE documents SET status = 'failed', error_code = ?, error_message = ?, settled_at = ?,"
+        " attempts = coalesce((SELECT attempts FROM jobs WHERE document_id = documents.id), 0)"
         " WHERE id = ? AND status = 'in_progress'",
-        (code, message, document_id),
+        (code, message, int(time.time()), document_id),
     )
     _finish_job(tx, document_id)
 

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
+from ragagent.store import jobs
 from ragagent.store.database import Transaction, next_seq
 from ragagent.store.pages import keyset
 from ragagent.store.stores import touch
@@ -47,10 +48,7 @@ def add(
             seq,
         ),
     ).fetchone()
-    tx.execute(
-        "INSERT INTO jobs (id, store_id, document_id, seq, traceparent, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (f"job_{secrets.token_hex(12)}", store_id, row["id"], seq, traceparent, now),
-    )
+    jobs.add(tx, document_id=row["id"], traceparent=traceparent)
     touch(tx, store_id, seq)
     return _document(row)
 
@@ -138,7 +136,8 @@ def cancel(tx: Transaction, batch_id: str) -> int:
     pending = "SELECT id FROM documents WHERE batch_id = ? AND status = 'in_progress'"
     tx.execute(f"DELETE FROM jobs WHERE document_id IN ({pending})", (batch_id,))
     return tx.execute(
-        "UPDATE documents SET status = 'cancelled' WHERE batch_id = ? AND status = 'in_progress'", (batch_id,)
+        "UPDATE documents SET status = 'cancelled', settled_at = ? WHERE batch_id = ? AND status = 'in_progress'",
+        (int(time.time()), batch_id),
     ).rowcount
 
 
@@ -148,6 +147,10 @@ def add_batch(tx: Transaction, store_id: str) -> Batch:
         "INSERT INTO batches (id, store_id, created_at) VALUES (?, ?, ?)", (batch.id, store_id, batch.created_at)
     )
     return batch
+
+
+def batch_size(tx: Transaction, batch_id: str) -> int:
+    return int(tx.execute("SELECT count(*) FROM documents WHERE batch_id = ?", (batch_id,)).fetchone()[0])
 
 
 def find_batch(tx: Transaction, store_id: str, batch_id: str) -> Batch | None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from ragagent.store import files
 from ragagent.store.database import Transaction, next_seq
 from ragagent.store.pages import keyset
-from ragagent.types import Counts, Page, Totals, VectorStore
+from ragagent.types import Caller, Counts, Page, Totals, VectorStore
 
 
 def add(
@@ -168,6 +168,12 @@ def erase(tx: Transaction, store_id: str, limit: int) -> bool:
     tx.execute("DELETE FROM tombstones WHERE store_id = ?", (store_id,))
     tx.execute("DELETE FROM vector_stores WHERE id = ?", (store_id,))
     return True
+
+
+def of(tx: Transaction, caller: Caller) -> list[VectorStore]:
+    """Return every store that the caller may use."""
+    rows = tx.execute("SELECT * FROM vector_stores WHERE tenant = ? AND deleted_at IS NULL", (caller.tenant,))
+    return [_store(row) for row in rows if caller.may_use(row["id"])]
 
 
 def totals(tx: Transaction, store_id: str) -> Totals:

@@ -22,6 +22,7 @@ def status(fleet: Fleet, children: Children, now: float) -> dict[str, Any]:
     return {
         "workers": _entries(fleet, children, "worker", now),
         "indexer": indexer,
+        "queue": indexer["stats"].get("queue", {}),
         "stores": indexer["stats"].get("stores", []),
         "store_count": indexer["stats"].get("store_count", 0),
     }

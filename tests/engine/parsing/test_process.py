@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ragagent.engine.parsing import frames
+from ragagent.engine.parsing import frames, process
 from ragagent.engine.parsing.parsed import Unparsable
 from ragagent.engine.parsing.process import ParserProcess
 
@@ -154,6 +156,53 @@ def test_it_is_limited_and_inherits_nothing(parser: ParserProcess, monkeypatch: 
     assert len(list((proc / "fd").iterdir())) == 4  # null, null, null and its socket
     os.close(reading)
     os.close(writing)
+
+
+# Prints whether a listener on loopback answers, before and after.
+CONNECTS = """
+import os, socket, sys
+from ragagent.engine.parsing import child
+def answers():
+    try:
+        socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=5).close()
+    except OSError:
+        return False
+    return True
+answers()  # What is imported for it may be root's alone to read.
+if os.getuid() == 0 and int(sys.argv[2]):
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print(answers(), child.leave_network(), answers())
+"""
+
+
+@pytest.mark.parametrize("user", [0, 65534])
+def test_nothing_answers_without_a_network(user: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-c", CONNECTS, str(listener.getsockname()[1]), str(user)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    if said[1] == "False":
+        pytest.skip("this kernel lets this user have no namespaces")
+    assert said == ["True", "True", "False"]
+
+
+def test_it_has_no_network(parser: ParserProcess) -> None:
+    parser.parse("a.txt", b"text")
+    networks = {os.readlink(f"/proc/{pid}/ns/net") for pid in (os.getpid(), _pid(parser))}
+    if len(networks) == 1:
+        pytest.skip("this kernel lets this user have no namespaces")
+    routes = Path(f"/proc/{_pid(parser)}/net/route").read_text().splitlines()
+    assert routes[1:] == []
+
+
+def test_a_parser_that_has_a_network_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(process, "_warn_of_network", functools.cache(process._warn_of_network.__wrapped__))
+    for _ in range(2):
+        process._warn_of_network()
+    assert [record.getMessage()[:56] for record in caplog.records] == [
+        "the parser could not be cut off from the network: the ke"
+    ]
 
 
 def test_it_survives_the_end_of_the_thread_that_first_asked(parser: ParserProcess) -> None:

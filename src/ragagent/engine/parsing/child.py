@@ -18,6 +18,8 @@ from ragagent.engine.parsing import frames
 from ragagent.engine.parsing.parse import parse
 from ragagent.engine.parsing.parsed import Unparsable
 
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _MAX_FILES = 32  # descriptors: codecs are imported when they are first used
@@ -30,9 +32,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
     peer = _take_socket()
+    # First, because the kernel forgets with whom we die when we change what we may do.
+    has_network = not leave_network()
     _die_with(parent)
     _limit(memory_bytes)
-    frames.send(peer, {"ready": os.getpid()})
+    frames.send(peer, {"ready": os.getpid(), "has_network": has_network})
     while _serve_one(peer):
         pass
 
@@ -45,6 +49,16 @@ def _take_socket() -> socket.socket:
     os.dup2(null, 1)
     os.close(null)
     return peer
+
+
+def leave_network() -> bool:
+    """Move into a network of our own that has nothing in it, not even loopback; return whether that was permitted.
+
+    Root may do so as it is. Others may where the kernel lets them have a user namespace, in which they may do anything,
+    to themselves alone.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    return any(libc.unshare(flags) == 0 for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET))
 
 
 def _die_with(parent: int) -> None:

@@ -6,6 +6,8 @@ next one finds a new process.
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 import os
 import signal
@@ -19,6 +21,8 @@ from typing import Any
 from ragagent.engine.parsing import frames
 from ragagent.engine.parsing.parsed import Parsed, Unparsable
 from ragagent.errors import Unavailable
+
+log = logging.getLogger("ragagent.indexer")
 
 _MIB = 1024 * 1024
 _START_SECONDS = 30.0
@@ -150,9 +154,11 @@ class _Child:
             raise Unavailable(f"The parser process cannot be started: {exc.strerror}.") from exc
         child = cls(process, ours)
         try:
-            frames.receive(ours, max_bytes=0, deadline=time.monotonic() + _START_SECONDS)
+            ready, _ = frames.receive(ours, max_bytes=0, deadline=time.monotonic() + _START_SECONDS)
         except (EOFError, OSError, ValueError) as exc:
             raise Unavailable(f"The parser process did not start (exit status {child.stop()}).") from exc
+        if ready.get("has_network"):
+            _warn_of_network()
         return child
 
     def stop(self) -> int:
@@ -164,3 +170,12 @@ class _Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+
+
+@functools.cache
+def _warn_of_network() -> None:
+    """Say once, and go on: a parser is limited in time, memory and files all the same."""
+    log.warning(
+        "the parser could not be cut off from the network: the kernel, or the container's profile, lets this user have "
+        "no namespaces"
+    )
