@@ -1,4 +1,4 @@
-"""A server for a benchmark: started on a free port with a fresh data directory, or one that runs already."""
+"""A server for a benchmark: on a free port with a fresh or a given data directory, or one that runs already."""
 
 from __future__ import annotations
 
@@ -11,10 +11,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import httpx
 
+from ragagent.errors import Unavailable
+from ragagent.supervisor import control
+
 START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Running:
+    client: httpx.Client
+    port: int
+    data_dir: Path
+
+    def status(self) -> dict[str, Any]:
+        return control.request(self.data_dir, "status", 10.0)
+
+    def workers(self) -> list[int]:
+        return [worker["pid"] for worker in self.status()["workers"] if worker["pid"]]
+
+    def indexer(self) -> int:
+        return int(self.status()["indexer"]["pid"])
 
 
 @contextlib.contextmanager
@@ -24,36 +47,49 @@ def server(url: str | None = None, **env: str) -> Iterator[httpx.Client]:
         with httpx.Client(base_url=url, timeout=120) as client:
             yield client
         return
-    with tempfile.TemporaryDirectory(prefix="ragagent-bench-") as directory, socket.socket() as probe:
+    with tempfile.TemporaryDirectory(prefix="ragagent-bench-") as directory:
+        with running(Path(directory), **env) as started:
+            yield started.client
+
+
+@contextlib.contextmanager
+def running(data_dir: Path, **env: str) -> Iterator[Running]:
+    """Run a server on `data_dir` for as long as the block. What it logs goes to `data_dir`/log."""
+    with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-        probe.close()
-        settings = {
-            "RAGAGENT_DATA__DIR": directory,
-            "RAGAGENT_SERVER__BIND": address,
-            "RAGAGENT_SERVER__ACCESS_LOG": "false",
-            "RAGAGENT_SERVER__LOG_LEVEL": "warning",
-            "RAGAGENT_CACHE__ENABLED": "false",  # Every question is computed.
-        }
+        port = int(probe.getsockname()[1])
+    settings = {
+        "RAGAGENT_DATA__DIR": str(data_dir),
+        "RAGAGENT_SERVER__BIND": f"127.0.0.1:{port}",
+        "RAGAGENT_SERVER__ACCESS_LOG": "false",
+        "RAGAGENT_SERVER__LOG_LEVEL": "warning",
+        "RAGAGENT_CACHE__ENABLED": "false",  # Every question is computed.
+    }
+    with (data_dir / "log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ragagent.supervisor"],
-            env={**os.environ, **settings, **env},
-            stderr=subprocess.DEVNULL,
+            [sys.executable, "-m", "ragagent.supervisor"], env={**os.environ, **settings, **env}, stderr=log
         )
-        try:
-            with httpx.Client(base_url=f"http://{address}", timeout=120) as client:
-                _wait(client, process)
-                yield client
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            started = Running(client, port, data_dir)
+            _wait(started, process)
+            yield started
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_SECONDS)
 
 
-def _wait(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+def _wait(started: Running, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if client.get("/readyz").status_code == 200:
-                return
+        if _is_ready(started):
+            return
         time.sleep(0.1)
-    raise SystemExit("the server did not start")
+    raise SystemExit(f"the server did not start:\n{(started.data_dir / 'log').read_text()[-4000:]}")
+
+
+def _is_ready(started: Running) -> bool:
+    with contextlib.suppress(httpx.TransportError, Unavailable, OSError):
+        is_answering = started.client.get("/readyz").status_code == 200
+        return is_answering and bool(started.status()["indexer"]["state"] == "running")
+    return False

@@ -1,0 +1,88 @@
+"""Draw what search.py has measured: latency, memory and index types against the size of the store.
+
+    python bench/plot.py search.json bench/search.png
+
+Needs matplotlib: pip install -e '.[bench]'.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+DPI = 150
+Line = tuple[str, str, str]  # label, measurement, style
+
+LATENCY: tuple[Line, ...] = (
+    ("over HTTP, p99", "a query over HTTP, p99", "C3--"),
+    ("over HTTP, p50", "a query over HTTP, p50", "C3-"),
+    ("both legs, fused", "both legs, fused: p50", "C0-"),
+    ("lexical leg", "lexical leg: p50", "C1-"),
+    ("dense leg", "dense leg: p50", "C2-"),
+)
+MEMORY: tuple[Line, ...] = (
+    ("4 workers", "4 workers, PSS", "C3-"),
+    ("2 workers", "2 workers, PSS", "C1-"),
+    ("1 worker", "1 workers, PSS", "C2-"),
+    ("index on disk", "index on disk", "k--"),
+)
+KINDS: tuple[Line, ...] = (
+    ("Flat (exact)", "Flat: p50", "k--"),
+    ("HNSW", "HNSW: p50", "C0-"),
+    ("HNSW over SQ8", "HNSW SQ8: p50", "C2-"),
+    ("IVF", "IVF: p50", "C1-"),
+)
+
+
+def main() -> int:
+    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    found = json.loads(source.read_text())
+    matplotlib.rcParams.update({"font.size": 11, "axes.titlesize": 12, "legend.fontsize": 10, "lines.markersize": 5})
+    figure = Figure(figsize=(16, 5.2), layout="constrained")
+    axes = figure.subplots(1, 3)
+    _draw(axes[0], found, "One query, uncached", "milliseconds", LATENCY)
+    _draw(axes[1], found, "Memory of all workers (PSS)", "MB", MEMORY)
+    _draw(axes[2], found, "Index types, each at recall@10 of 0.95, p50", "milliseconds", KINDS)
+    figure.text(0.005, -0.01, found["machine"].replace("\n", " · "), fontsize=7, color="0.4", va="top")
+    figure.savefig(target, dpi=DPI, bbox_inches="tight")
+    print(f"wrote {target}")
+    return 0
+
+
+def _draw(axes: Axes, found: dict[str, Any], title: str, unit: str, lines: tuple[Line, ...]) -> None:
+    sizes: set[int] = set()
+    for label, name, style in lines:
+        points = sorted((one["size"], one["value"]) for one in found["measurements"] if one["name"] == name)
+        if points:
+            axes.plot(*zip(*points, strict=True), style, marker="o", label=label)
+            sizes |= {size for size, _ in points}
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_title(title)
+    axes.set_xlabel("chunks in the store")
+    axes.set_ylabel(unit)
+    axes.xaxis.set_major_locator(FixedLocator(sorted(sizes)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: _short(size)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(which="major", alpha=0.4)
+    axes.grid(which="minor", axis="y", alpha=0.15)
+    if sizes:
+        axes.legend()
+
+
+def _short(size: float) -> str:
+    if size >= 1e6:
+        return f"{size / 1e6:g}M"
+    return f"{size / 1e3:g}k" if size >= 1e3 else f"{size:g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Queries while the store changes: upserts one by one, then a load large enough for a new generation to be built."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import client
+import machine
+from corpus import Corpus
+from prepared import Prepared
+from ragagent import config
+from report import Report
+from searching.questions import Question
+from server import Running, running
+
+RATE = 50.0  # queries a second, due whatever became of the one before
+SECONDS = 15.0  # of each phase; the build's lasts until the indexer rests, or BUILD_SECONDS
+BUILD_SECONDS = 60.0
+UPSERTS = 10.0  # a second
+TOGETHER = 500  # documents in one request of the load
+GROWTH = 1.5
+
+
+def measure(report: Report, corpus: Corpus, prepared: Prepared, questions: Sequence[Question]) -> None:
+    plain = [client.search(prepared.store, one.text) for one in questions]
+    numbers = itertools.count(prepared.size)
+    with prepared.copy() as copied, running(copied.path, RAGAGENT_SERVER__WORKERS="2") as started:
+        client.each(started.port, plain)
+
+        def load() -> None:
+            for _ in range(config.load().ingest.max_delta_rows // TOGETHER + 2):
+                _upsert(started, prepared.store, corpus, numbers, TOGETHER)
+            machine.wait_until_quiet(started.indexer(), BUILD_SECONDS, patient=False)
+
+        def trickle() -> None:
+            until = time.monotonic() + SECONDS
+            while time.monotonic() < until:
+                _upsert(started, prepared.store, corpus, numbers, 1)
+                time.sleep(1 / UPSERTS)
+
+        quiet = _during(started, plain, lambda: time.sleep(SECONDS))
+        published = _during(started, plain, trickle)
+        used, begun = machine.cpu_seconds(started.indexer()), time.monotonic()
+        built = _during(started, plain, load)
+        busy = (machine.cpu_seconds(started.indexer()) - used) / (time.monotonic() - begun)
+        quiet += _during(started, plain, lambda: time.sleep(SECONDS))
+    for name, seconds in (("quiet", quiet), ("publishes", published), ("load and build", built)):
+        report.add(prepared.size, f"{name}: p50", machine.percentile(seconds, 0.5), "ms")
+        report.add(prepared.size, f"{name}: p99", machine.percentile(seconds, 0.99), "ms")
+    report.add(prepared.size, "load and build: cores that the indexer used", busy)
+    for name, seconds in (("publishes", published), ("load and build", built)):
+        ratio = machine.percentile(seconds, 0.99) / machine.percentile(quiet, 0.99)
+        report.add(prepared.size, f"{name}: p99 over quiet", ratio, "x", at_most=GROWTH)
+
+
+def _during(started: Running, plain: list[bytes], work: Callable[[], Any]) -> list[float]:
+    """Return what the queries took while `work` ran."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    seconds = client.paced(started.port, plain, RATE, thread.is_alive)
+    thread.join()
+    return seconds
+
+
+def _upsert(started: Running, store: str, corpus: Corpus, numbers: Any, count: int) -> None:
+    taken = list(itertools.islice(numbers, count))
+    documents = [
+        {"external_id": f"more-{number}", "text": text}
+        for number, text in zip(taken, corpus.texts(count, taken[0]), strict=True)
+    ]
+    started.client.post("/v1/ragagent/documents", json={"store": store, "documents": documents}).raise_for_status()
