@@ -68,6 +68,13 @@ def load() -> Corpus:
     return found
 
 
+def directory(corpus: Corpus) -> Path:
+    """Return where what was made from the corpus is kept."""
+    path = CACHE / corpus.source.replace(" ", "-")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def embed(texts: list[str]) -> Vectors:
     """Return the configured embedder's vectors, float32 (n, dimension)."""
 
@@ -83,10 +90,8 @@ def embed(texts: list[str]) -> Vectors:
 
 def vectors(corpus: Corpus, count: int) -> Vectors:
     """Return the vectors of the first `count` texts, mapped from the cache, which is filled as far as it has to be."""
-    directory = CACHE / corpus.source.replace(" ", "-")
-    directory.mkdir(parents=True, exist_ok=True)
     dimension = config.load().embedder.dimension
-    path = directory / f"vectors-{SEED}-{dimension}.f32"
+    path = directory(corpus) / f"vectors-{SEED}-{dimension}.f32"
     have = path.stat().st_size // (4 * dimension) if path.exists() else 0
     with path.open("ab") as file:
         file.truncate(have * 4 * dimension)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sqlite3
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,13 +41,31 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def pss_bytes(pid: int) -> int:
-    """Return the proportional set size: private memory, and of shared memory the process's part."""
-    return _named(f"/proc/{pid}/smaps_rollup", "Pss") * 1024
+@dataclass(frozen=True)
+class Memory:
+    """Proportional set size: private memory, and of shared memory the process's part. In bytes."""
+
+    total: int
+    anonymous: int
+    index: int  # files under index/
+    database: int  # the database, as far as SQLite maps it
 
 
-def anonymous_bytes(pid: int) -> int:
-    return _named(f"/proc/{pid}/smaps_rollup", "Pss_Anon") * 1024
+def memory(pid: int, data_dir: Path) -> Memory:
+    found = {"": 0}
+    name = ""
+    for line in _read(f"/proc/{pid}/smaps").splitlines():
+        key, _, rest = line.partition(" ")
+        if key == "Pss:":
+            found[name] = found.get(name, 0) + int(rest.split()[0]) * 1024
+        elif not key.endswith(":"):  # a mapping's head: addresses, rights, offset, device, inode, name
+            name = "".join(line.split(maxsplit=5)[5:])
+    return Memory(
+        total=sum(found.values()),
+        anonymous=_named(f"/proc/{pid}/smaps_rollup", "Pss_Anon") * 1024,
+        index=sum(size for name, size in found.items() if name.startswith(f"{data_dir}/index/")),
+        database=sum(size for name, size in found.items() if name.startswith(f"{data_dir}/ragagent.db")),
+    )
 
 
 def written_bytes(pid: int) -> int:
@@ -76,15 +96,24 @@ def wait_until_quiet(pid: int, timeout: float, *, patient: bool = True) -> None:
     begun = quiet_since = time.monotonic()
     used = cpu_seconds(pid)
     while time.monotonic() - begun < timeout:
-        time.sleep(QUIET_SECONDS / 4)
+        time.sleep(QUIET_SECONDS / 10)
         now, before = cpu_seconds(pid), used
         used = now
-        if now - before > QUIET_SHARE * QUIET_SECONDS / 4:
+        if _wants_to_run(pid) or now - before > QUIET_SHARE * QUIET_SECONDS / 10:
             quiet_since = time.monotonic()
         elif time.monotonic() - quiet_since >= QUIET_SECONDS:
             return
     if patient:
         raise SystemExit(f"process {pid} has not come to rest within {timeout:.0f} s")
+
+
+def _wants_to_run(pid: int) -> bool:
+    """Return whether a thread runs, or waits for a core or the disk: on a busy machine work may use next to no time."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if _read(f"{task}/stat").rpartition(")")[2].split()[0] in ("R", "D"):
+                return True
+    return False
 
 
 def percentile(seconds: Sequence[float] | npt.NDArray[np.float64], share: float) -> float:

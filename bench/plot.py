@@ -8,6 +8,7 @@ Needs matplotlib: pip install -e '.[bench]'.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ LATENCY: tuple[Line, ...] = (
 MEMORY: tuple[Line, ...] = (
     ("4 workers", "4 workers, PSS", "C3-"),
     ("2 workers", "2 workers, PSS", "C1-"),
-    ("1 worker", "1 workers, PSS", "C2-"),
+    ("1 worker", "1 worker, PSS", "C2-"),
     ("index on disk", "index on disk", "k--"),
 )
 KINDS: tuple[Line, ...] = (
@@ -72,10 +73,20 @@ def _draw(axes: Axes, found: dict[str, Any], title: str, unit: str, lines: tuple
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: _short(size)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(_one_two_five))
+    axes.tick_params(axis="y", which="minor", labelsize=8)
     axes.grid(which="major", alpha=0.4)
     axes.grid(which="minor", axis="y", alpha=0.15)
     if sizes:
-        axes.legend()
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(bottom, top * (top / bottom) ** 0.35)  # room for the legend
+        axes.legend(loc="upper left", ncols=2)
+
+
+def _one_two_five(value: float, _: float) -> str:
+    """Label 2 and 5 of each decade; all of them would be too many, and a scale of less than one decade needs some."""
+    digit = round(value / 10 ** math.floor(math.log10(value)))
+    return f"{value:g}" if digit in (2, 5) else ""
 
 
 def _short(size: float) -> str:

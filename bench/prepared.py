@@ -20,7 +20,7 @@ from pathlib import Path
 
 import machine
 import ragagent
-from corpus import CACHE, SEED, Corpus, Vectors, attributes, vectors
+from corpus import CACHE, SEED, Corpus, Vectors, attributes, directory, vectors
 from ragagent import config
 from ragagent.store import chunks, documents, files, stores
 from ragagent.store.chunks import NewChunk
@@ -55,7 +55,7 @@ class Prepared:
 
 def prepare(corpus: Corpus, size: int) -> Prepared:
     """Return the directory of that size, made by this run or an earlier one of the same code."""
-    path = CACHE / corpus.source.replace(" ", "-") / f"{size}-{_code()}"
+    path = directory(corpus) / f"{size}-{_code()}"
     note = path / "store.json"
     if not note.exists():
         shutil.rmtree(path, ignore_errors=True)
@@ -64,7 +64,7 @@ def prepare(corpus: Corpus, size: int) -> Prepared:
         begun = time.monotonic()
         store = _write(path, corpus, found)
         written = time.monotonic()
-        _publish(path)
+        _publish(path, store, size)
         note.write_text(json.dumps({"store": store}))
         _say(f"prepared {size:,} chunks: SQLite {written - begun:.0f} s, index {time.monotonic() - written:.0f} s")
     return Prepared(path, json.loads(note.read_text())["store"], size)
@@ -116,9 +116,11 @@ def external_id(number: int) -> str:
     return f"text-{number}"
 
 
-def _publish(path: Path) -> None:
+def _publish(path: Path, store: str, size: int) -> None:
     with running(path, RAGAGENT_SERVER__WORKERS="1") as started:
         machine.wait_until_quiet(started.indexer(), INDEX_SECONDS)
+        counts = started.client.get(f"/v1/vector_stores/{store}").raise_for_status().json()["file_counts"]
+        assert counts["completed"] == size, f"of {size} documents, these are searchable: {counts}"
 
 
 def _code() -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import corpus
 from prepared import prepare
 from report import Report
-from searching import batching, contention, kinds, legs, served
+from searching import bare, batching, contention, kinds, legs, served
 from searching.questions import questions
 
 SIZES = (10_000, 100_000)
@@ -36,6 +36,7 @@ def main() -> int:
     for size in sizes:
         print(f"{size:>10,}  {texts.described(size)}", flush=True)
         stores.append(prepare(texts, size))
+        bare.index(texts, size)
     if options.prepare:
         return 0
     asked = questions(texts, options.queries)

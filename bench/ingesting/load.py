@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import client
 from server import Running
@@ -34,7 +35,9 @@ class Loader:
         starts = range(0, len(texts), together)
         requests = [self.upsert(first, texts[first : first + together]) for first in starts]
         begun = time.monotonic()
-        client.in_parallel([_Asking(self.started.port, requests[slot::connections]) for slot in range(connections)])
+        client.in_parallel(
+            [partial(client.each, self.started.port, requests[slot::connections]) for slot in range(connections)]
+        )
         self.wait()
         return time.monotonic() - begun
 
@@ -50,7 +53,7 @@ class Loader:
                 ids.append(reply.raise_for_status().json()["id"])
 
         begun = time.monotonic()
-        client.in_parallel([lambda slot=slot: upload(numbered[slot::connections]) for slot in range(connections)])  # type: ignore[misc]
+        client.in_parallel([partial(upload, numbered[slot::connections]) for slot in range(connections)])
         for first in range(0, len(ids), FILES_TOGETHER):
             body = {"file_ids": ids[first : first + FILES_TOGETHER]}
             self.started.client.post(f"/v1/vector_stores/{self.store}/file_batches", json=body).raise_for_status()
@@ -102,15 +105,6 @@ class Loader:
         finally:
             is_over.set()
             thread.join()
-
-
-@dataclass(frozen=True)
-class _Asking:
-    port: int
-    requests: Sequence[bytes]
-
-    def __call__(self) -> None:
-        client.each(self.port, self.requests)
 
 
 def new_store(started: Running, name: str) -> str:

@@ -20,7 +20,7 @@ from searching.questions import Question
 TOGETHER = (1, 2, 4, 8, 16)
 AT = 8  # as many as a busy worker might have waiting
 PAYS = 1.25
-SIZES = {"Flat": 10_000, "HNSW": 100_000}
+OF = ((kinds.FLAT, 10_000), (kinds.HNSW, 100_000))
 EF_SEARCH = 64
 ROUNDS = 3
 
@@ -37,18 +37,18 @@ async def measure(report: Report, corpus: Corpus, largest: int, questions: Seque
         return await embedder.embed(texts[first : first + count])
 
     await _judge(report, largest, "embedding", len(texts), embed)
-    for name, size in SIZES.items():
+    for kind, size in OF:
         rows = vectors(corpus, min(size, largest))
-        index = next(kind for kind in kinds.KINDS if kind.name == name).make(rows)
+        index = kind.make(rows)
         faiss.omp_set_num_threads(os.cpu_count() or 1)
         index.add(np.ascontiguousarray(rows))
         faiss.omp_set_num_threads(1)
-        parameters = faiss.SearchParametersHNSW(efSearch=EF_SEARCH) if name == "HNSW" else None
+        parameters = faiss.SearchParametersHNSW(efSearch=EF_SEARCH) if kind is kinds.HNSW else None
 
         async def search(first: int, count: int, index: Any = index, parameters: Any = parameters) -> object:
             return index.search(asked[first : first + count], kinds.CANDIDATES, params=parameters)
 
-        await _judge(report, len(rows), name, len(texts), search)
+        await _judge(report, len(rows), kind.name, len(texts), search)
 
 
 async def _judge(report: Report, size: int, what: str, total: int, call: Call) -> None:

@@ -7,7 +7,6 @@ import math
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,29 +29,17 @@ _ROWS = """SELECT c.id, c.text, c.start, c."end", d.file_id, d.attributes, f.fil
 Leg = list[tuple[int, float]]
 
 
-@dataclass
-class _Vectors:
-    """One file of the store's dense leg, and the chunk of each of its rows."""
-
-    index: Any
-    chunks: Any
-    parameters: Any = None
-
-
 class Parts:
-    """The files of one store, opened without us."""
+    """One store's texts in SQLite and terms in Tantivy, opened without us, and an index of faiss's own."""
 
-    def __init__(self, prepared: Prepared, exact: Exact, questions: Sequence[Question], recall: float) -> None:
-        """The graphs look at as many neighbours as it takes to find what the store's own search does, `recall`."""
+    def __init__(self, prepared: Prepared, vectors: Any, exact: Exact, questions: Sequence[Question], recall: float):
+        """The graph looks at as many neighbours as it takes to find what the store's own search does, `recall`."""
         self._candidates = config.load().retrieval.candidates
         self._weight = config.load().retrieval.dense_weight
         self._embedder = registry.embedder(config.load().embedder)
         faiss.omp_set_num_threads(1)
-        paths = sorted(prepared.index.glob(f"{prepared.store}/*/vectors.faiss"))
-        self._vectors = [
-            _Vectors(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), _chunks(path.with_name("rows.i64")))
-            for path in paths
-        ]
+        self._index = vectors
+        self._parameters: Any = None
         self._tantivy = tantivy.Index.open(str(next(prepared.index.glob(f"{prepared.store}/lexical"))))
         analyzer = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build()
         self._tantivy.register_tokenizer("tokens", analyzer)
@@ -84,12 +71,8 @@ class Parts:
         self._database.close()
 
     def _dense(self, vector: Any) -> Leg:
-        found: Leg = []
-        for one in self._vectors:
-            if one.index.ntotal:
-                scores, rows = one.index.search(vector[None], self._candidates, params=one.parameters)
-                found += zip(one.chunks[rows[0]].tolist(), scores[0].tolist(), strict=True)
-        return found if len(self._vectors) == 1 else sorted(found, key=lambda hit: -hit[1])[: self._candidates]
+        scores, rows = self._index.search(vector[None], self._candidates, params=self._parameters)
+        return list(zip((rows[0] + 1).tolist(), scores[0].tolist(), strict=True))
 
     def _lexical(self, terms: list[str]) -> Leg:
         schema = self._tantivy.schema
@@ -101,23 +84,19 @@ class Parts:
         return [(int(chunk), score) for chunk, (score, _) in zip(chunks, hits, strict=True) if chunk is not None]
 
     def _tune(self, exact: Exact, questions: Sequence[Question], recall: float) -> int:
-        graphs = [one for one in self._vectors if isinstance(one.index, faiss.IndexHNSW)]
-        for ef_search in LADDER if graphs else (0,):
-            for one in graphs:
-                one.parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
+        if not isinstance(self._index, faiss.IndexHNSW):
+            return 0
+        for ef_search in LADDER:
+            self._parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
             found = [[chunk - 1 for chunk, _ in self._dense(question.vector)] for question in questions]
-            if exact.recall(found) >= min(recall, 1.0) - 1e-9:
-                return ef_search
-        return LADDER[-1]
+            if exact.recall(found) >= recall - 1e-9:
+                break
+        return ef_search
 
 
 def sum_ms(seconds: dict[str, list[float]]) -> float:
     """Return the milliseconds of the whole, in the mean."""
     return math.fsum(float(np.mean(seconds[part])) for part in PARTS) * 1000
-
-
-def _chunks(path: Any) -> Any:
-    return np.fromfile(path, np.int64).reshape(2, -1)[0]
 
 
 def _ids(hits: Sequence[Any]) -> list[int]:
