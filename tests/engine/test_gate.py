@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ragagent.engine.found import Found
 from ragagent.engine.gate import BACKGROUND, coverage, is_supported
-from ragagent.engine.retrieve import Found, Retrieval
+from ragagent.engine.retrieve import Retrieval
 from ragagent.text import tokens
 from ragagent.types import Evidence
 

@@ -25,13 +25,14 @@ from ragagent.config import Cache as CacheSettings
 from ragagent.config import Retrieval as Settings
 from ragagent.engine import editions
 from ragagent.engine.filtered import Filtered, check_filter
+from ragagent.engine.found import Found
 from ragagent.engine.sieve import Sieve
 from ragagent.errors import Invalid, NotFound
 from ragagent.index.fusion import fuse
 from ragagent.index.searchers import Searchers
 from ragagent.providers.base import Embedder
 from ragagent.providers.embedders import Embedders
-from ragagent.store import chunks, stores
+from ragagent.store import stores
 from ragagent.store.database import Database, Transaction
 from ragagent.types import Caller, EmbeddingSpace, Evidence, Filter, Hit, VectorStore
 
@@ -49,17 +50,6 @@ class Query:
     fusion: Literal["convex", "rrf"] | None = None
     dense_weight: float | None = None
     score_threshold: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Hits in rank order with their stores, and what each store's searcher showed then: what the cache keeps."""
-
-    hits: tuple[tuple[str, Hit], ...]
-    seqs: Mapping[str, int]
-    generations: Mapping[str, int]
-    frequencies: Mapping[str, int]  # in how many chunks each token of the question stands
-    chunks: int  # that were searched
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +99,20 @@ class Retriever:
         timings: dict[str, float] = {}
         versions = self.versions(query.stores)
         key = keys.retrieval(caller.tenant, versions, models(query.stores), query.text, self.params(query))
+        searched: list[tuple[Found, list[Evidence]]] = []  # by this very call: what the cache gives may be another's
+
+        async def compute() -> dict[str, Any]:
+            searched.append(await self._search(query, timings))
+            return searched[-1][0].pack()
+
         with telemetry.span(_span_name(query), _span_attributes(query), kind="client"):
-            fetched = await self._cache.fetch(
-                key, lambda: self._search(query, timings), ttl=self._lifetimes.retrieval_seconds
-            )
-            found = _unpack(fetched.value)
-            with _timed(timings, "text"):
-                evidence = await self._database.view(lambda tx: _read(tx, found, query.limit))
+            fetched = await self._cache.fetch(key, compute, ttl=self._lifetimes.retrieval_seconds)
+            if searched:
+                found, evidence = searched[-1]
+            else:
+                found = Found.unpack(fetched.value)
+                with _timed(timings, "text"):
+                    evidence = await self._database.view(lambda tx: found.evidence(tx, query.limit))
         kept = tuple(item for item in evidence if item.score >= query.score_threshold)
         return Retrieval(kept, found, fetched.tier, timings)
 
@@ -144,17 +141,25 @@ class Retriever:
         fetched = await self._cache.fetch(key, compute, ttl=self._lifetimes.embedding_seconds)
         return np.frombuffer(fetched.value, dtype="<f4")
 
-    async def _search(self, query: Query, timings: dict[str, float]) -> dict[str, Any]:
+    async def _search(self, query: Query, timings: dict[str, float]) -> tuple[Found, list[Evidence]]:
         vectors: dict[EmbeddingSpace, np.ndarray] = {}
         with _timed(timings, "embed"):
             for store in query.stores:
                 if store.space not in vectors:
                     embedder = self._embedders.of(*store.space, f"Vector store '{store.name or store.id}'")
                     vectors[store.space] = await self.embed(query.text, embedder)
-        with _timed(timings, "search"):
-            return await anyio.to_thread.run_sync(self._search_stores, query, vectors)
+        return await anyio.to_thread.run_sync(self._search_and_read, query, vectors, timings)
 
-    def _search_stores(self, query: Query, vectors: Mapping[EmbeddingSpace, np.ndarray]) -> dict[str, Any]:
+    def _search_and_read(
+        self, query: Query, vectors: Mapping[EmbeddingSpace, np.ndarray], timings: dict[str, float]
+    ) -> tuple[Found, list[Evidence]]:
+        """Do both in the one thread that we are in: the way to another takes as long as reading the text."""
+        with _timed(timings, "search"):
+            found = self._search_stores(query, vectors)
+        with _timed(timings, "text"), self._database.read() as tx:
+            return found, found.evidence(tx, query.limit)
+
+    def _search_stores(self, query: Query, vectors: Mapping[EmbeddingSpace, np.ndarray]) -> Found:
         """Search every store at one moment of it, and fuse the legs of all: raw scores of one model compare."""
         if query.filter is not None:
             with self._database.read() as tx:
@@ -173,13 +178,13 @@ class Retriever:
                 owner |= dict.fromkeys((chunk_id for chunk_id, _ in (*legs.dense, *legs.lexical)), store.id)
             frequencies = _frequencies(searchers.values(), terms)
             hits = self._fuse(query, dense, lexical)
-            return {
-                "hits": [(owner[hit.chunk_id], hit.chunk_id, hit.score, hit.dense, hit.lexical) for hit in hits],
-                "seqs": {store_id: searcher.seq for store_id, searcher in searchers.items()},
-                "generations": {store_id: searcher.generation for store_id, searcher in searchers.items()},
-                "frequencies": frequencies,
-                "chunks": sum(searcher.rows for searcher in searchers.values()),
-            }
+            return Found(
+                hits=tuple((owner[hit.chunk_id], hit) for hit in hits),
+                seqs={store_id: searcher.seq for store_id, searcher in searchers.items()},
+                generations={store_id: searcher.generation for store_id, searcher in searchers.items()},
+                frequencies=frequencies,
+                chunks=sum(searcher.rows for searcher in searchers.values()),
+            )
 
     def _fuse(
         self, query: Query, dense: Mapping[EmbeddingSpace, list[tuple[int, float]]], lexical: list[tuple[int, float]]
@@ -253,35 +258,6 @@ def _frequencies(searchers: Any, terms: Sequence[str]) -> dict[str, int]:
         for term, frequency in searcher.doc_freqs(terms).items():
             total[term] += frequency
     return total
-
-
-def _read(tx: Transaction, found: Found, limit: int) -> list[Evidence]:
-    """Return the first `limit` hits that are still there. In slices: what is gone leaves its place to the next."""
-    evidence: list[Evidence] = []
-    for first in range(0, len(found.hits), limit):
-        wanted = found.hits[first : first + limit]
-        by_store: dict[str, list[Hit]] = {}
-        for store_id, hit in wanted:
-            by_store.setdefault(store_id, []).append(hit)
-        read = {
-            item.chunk_id: item
-            for store_id, hits in by_store.items()
-            for item in chunks.evidence(tx, store_id, hits, found.seqs[store_id])
-        }
-        evidence += [read[hit.chunk_id] for _, hit in wanted if hit.chunk_id in read]
-        if len(evidence) >= limit:
-            break
-    return evidence[:limit]
-
-
-def _unpack(value: Mapping[str, Any]) -> Found:
-    return Found(
-        hits=tuple((store_id, Hit(*hit)) for store_id, *hit in value["hits"]),
-        seqs=value["seqs"],
-        generations=value["generations"],
-        frequencies=value["frequencies"],
-        chunks=value["chunks"],
-    )
 
 
 @contextmanager
