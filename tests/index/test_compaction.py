@@ -102,6 +102,22 @@ def test_a_merge_takes_every_generation_that_is_no_larger(bed: Bed) -> None:
         assert searcher.rows == 156
 
 
+def test_bytes_are_not_cut_anew_by_every_merge(bed: Bed) -> None:
+    writer, searchers = bed.writer(hnsw_rows=10, vectors="int8"), bed.searchers()
+    kept = []
+    for seq, count in enumerate((400, 100, 600), start=1):
+        writer.publish(seq, rows(range(1000 * seq, 1000 * seq + count)))
+        writer.compact()
+        with searchers.pin(STORE) as searcher:
+            assert {part.kind for part in searcher._generations} == {"hnsw-int8"}
+            oldest = searcher._generations[0]
+            kept.append(oldest.vectors.take(np.flatnonzero(oldest.rows[:, 0] < 2000)))
+    assert [part.rows for part in writer.manifest.parts] == [1100]
+    assert np.allclose(kept[0], np.stack([vector(1000 + n) for n in range(400)]), atol=0.01)
+    assert np.array_equal(kept[0], kept[1])
+    assert np.array_equal(kept[0], kept[2])
+
+
 def test_a_filter_holds_in_every_generation(bed: Bed) -> None:
     writer = bed.writer(hnsw_rows=1)
     for seq, chunks in enumerate((range(40), range(40, 50), range(50, 53)), start=1):

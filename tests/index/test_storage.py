@@ -34,6 +34,12 @@ def test_vectors_and_scores_are_given_by_position(
         assert np.allclose(opened.scores(query, positions), vectors[positions] @ query, atol=error)
 
 
+def test_ranges_fit_what_hardly_leaves_them(tmp_path: Path) -> None:
+    opened = stored(tmp_path, is_int8=True)
+    assert opened.fits(clustered(200, 1))
+    assert not opened.fits(1.5 * clustered(200, 1))
+
+
 def test_an_index_of_another_kind_is_damage(tmp_path: Path) -> None:
     faiss.write_index(faiss.IndexFlatL2(DIMENSION), str(tmp_path / storage.NAME))
     with pytest.raises(Damaged, match="IndexFlatL2, not one of ours"):

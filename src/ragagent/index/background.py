@@ -4,6 +4,8 @@ SCHED_IDLE gives a thread what nobody else wants. Three traps: nothing leads bac
 for a thread that ends with the work. A thread that holds Python's lock and is not scheduled stops its process, so only
 calls into faiss, which gives the lock up, belong here. And where nothing is ever left over, work would never end: after
 a call that hardly got anything the rest is done as by any other thread.
+
+Searches of 200,000 rows on two busy cores, p99: 1.6 ms alone, 4.6 beside a build here, 12.6 beside one on all cores.
 """
 
 from __future__ import annotations

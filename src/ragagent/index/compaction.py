@@ -22,7 +22,7 @@ from ragagent.index.background import Background
 from ragagent.index.delta import Delta
 from ragagent.index.files import Float32, Int64
 from ragagent.index.generation import Generation
-from ragagent.index.manifest import Manifest, Part
+from ragagent.index.manifest import Manifest
 
 _BATCH = 1024  # rows given to faiss at once: between two batches a build can be cancelled, or found to be starved
 
@@ -34,33 +34,35 @@ class Compaction:
         self,
         store: Path,
         number: int,
-        kept: tuple[Part, ...],
-        sources: Sequence[Generation],
+        opened: Sequence[Generation],
+        first: int,
         delta: Delta,
         live: Int64,
         *,
         hnsw_rows: int,
         is_int8: bool,
     ) -> None:
-        """Take over `sources`, held once: the generations behind those `kept`. `live` are the positions to keep."""
+        """Take over the store's generations, held once: those from place `first` on are merged, at `live` positions."""
         self._store = store
         self.number = number
         self.path = generation.generation_path(store, number).with_suffix(".tmp")
-        self.kept = kept
+        self.kept = tuple(one.part for one in opened[:first])
         self.delta_rows = len(delta.rows)  # What stands behind these came later.
-        self._sources = sources
+        self._opened = opened
+        self._sources = opened[first:]
         self._delta = delta
         self._hnsw_rows = hnsw_rows
         self._is_int8 = is_int8
         self._cancelled = threading.Event()
         self.is_built = False
         self.is_closed = False
-        first = sum(part.rows for part in kept)
-        rows = np.concatenate([*(source.rows for source in sources), delta.rows])[live[live >= first] - first]
+        start = sum(part.rows for part in self.kept)
+        merged = live[live >= start]
+        rows = np.concatenate([*(source.rows for source in self._sources), delta.rows])[merged - start]
         order = np.lexsort((rows[:, 0], rows[:, 1]))  # by document, then chunk: what a generation promises
         self.rows = rows[order]
-        self.origins = live[live >= first][order]  # where each new row stood
-        self._places = self.origins - first
+        self.origins = merged[order]  # where each new row stood
+        self._places = self.origins - start
 
     def run(self) -> None:
         """Build the generation, on disk and durable but under no name that a reader knows.
@@ -83,11 +85,11 @@ class Compaction:
         self._cancelled.set()
 
     def close(self) -> None:
-        """Let go of the sources, once `run` has returned. What was built and not finished, the next open removes."""
+        """Let go of the generations, once `run` has returned. What was built in vain the next open removes."""
         if not self.is_closed:
             self.is_closed = True
-            for source in self._sources:
-                source.release()
+            for one in self._opened:
+                one.release()
 
     def missed(self, current: Manifest, live: Int64) -> tuple[Int64, Float32, Int64]:
         """Return what came since: rows, their vectors, and what is dead, by the positions behind this build."""
@@ -110,12 +112,21 @@ class Compaction:
     def _index(self, do: Callable[..., Any]) -> Any:
         index = generation.new_index(len(self.rows), self._delta.vectors.shape[1], self._hnsw_rows, self._is_int8)
         if not index.is_trained:
-            do(index.train, self._vectors(self._sample()))
+            self._train(index, do)
         for start in range(0, len(self.rows), _BATCH):
             if self._cancelled.is_set():
                 raise Conflict(f"The build of generation {self.number} was cancelled.")
             do(index.add, self._vectors(self._places[start : start + _BATCH]))
         return index
+
+    def _train(self, index: Any, do: Callable[..., Any]) -> None:
+        sample = self._vectors(self._sample())
+        cut = [one for one in self._opened if one.vectors.is_int8]
+        largest = max(cut, key=lambda one: one.part.rows, default=None)
+        if largest is not None and largest.vectors.fits(sample):
+            generation.adopt_ranges(index, largest)
+        else:
+            do(index.train, sample)
 
     def _sample(self) -> Int64:
         """Return places all over the rows: those of one document are alike."""

@@ -185,6 +185,12 @@ def new_index(rows: int, dimension: int, hnsw_rows: int, is_int8: bool = False) 
     return graph.over(storage.new(dimension, is_int8=is_int8))
 
 
+def adopt_ranges(index: Any, source: Generation) -> None:
+    """Spare an untrained index its training: it cuts bytes as `source` does, which has them."""
+    storage.adopt_ranges(faiss.downcast_index(index.storage), source.vectors)
+    index.is_trained = True
+
+
 def write(path: Path, index: Any, rows: Int64) -> None:
     """Write a generation's files into the new directory `path`, durably. `rows` (n, 2) is in the order of `index`."""
     path.mkdir()

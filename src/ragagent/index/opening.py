@@ -29,7 +29,7 @@ def positions(store: Path, current: Manifest) -> Positions:
     """Read where every chunk stands. Opens all that a reader would, so that what is damaged is found here first."""
     with files.reading(f"The index of store '{store.name}'"):
         newer = Delta.open(store, current)
-    opened = generations(store, current, 0)
+    opened = generations(store, current)
     try:
         return Positions([part.rows[:, 0] for part in opened], newer.rows[:, 0], newer.dead)
     finally:
@@ -37,11 +37,11 @@ def positions(store: Path, current: Manifest) -> Positions:
             part.release()
 
 
-def generations(store: Path, current: Manifest, first: int) -> list[Generation]:
-    """Open the manifest's generations from place `first` on, each held once. Raises Damaged."""
+def generations(store: Path, current: Manifest) -> list[Generation]:
+    """Open the manifest's generations, each held once. Raises Damaged."""
     opened: list[Generation] = []
     try:
-        for part in current.parts[first:]:
+        for part in current.parts:
             opened.append(Generation.open(store, part, current.dimension))
     except BaseException as exc:
         for one in opened:

@@ -1,7 +1,9 @@
 """The vectors of a generation as faiss stores them: float32, or one byte a dimension under a graph.
 
-int8 is `QT_8bit`: each dimension's range, as found in a sample, cut into 256. A quarter of the memory, and inner
-products within a thousandth. Whoever needs float32 of it again, as a merge does, gets what the codes say.
+int8 is `QT_8bit`: each dimension's range, as found in a sample, cut into 256. A quarter of the memory; inner products
+are off by 0.0004, at most 0.003 (WordLlama, 256 dimensions), and recall@10 is .987 before any graph. Whoever needs
+float32 of it again, as a merge does, gets what the codes say. To cut that by other ranges costs another half a percent
+each time; by the same ones nothing. So a store keeps its ranges for as long as what comes fits them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ragagent.index.files import Float32, Int64
 NAME = "vectors.faiss"
 TRAIN_ROWS = 65_536  # the sample that int8's ranges come from
 
+_OUTSIDE = 0.01
 _BLOCK = 4096  # codes decoded at once: 4 MB of float32 at 256 dimensions
 
 
@@ -52,6 +55,12 @@ class Storage:
             return exact.scores(query, self._data, positions)
         return np.concatenate([np.empty(0, np.float32), *self._decoded_scores(query, positions)])
 
+    def fits(self, vectors: Float32) -> bool:
+        """Return whether the ranges of these bytes are right for `vectors` (m, d): hardly a value lies outside."""
+        least, width = faiss.vector_to_array(self.index.sq.trained).reshape(2, -1)
+        outside = (vectors < least) | (vectors > least + width)
+        return float(np.mean(outside)) <= _OUTSIDE
+
     def _decoded_scores(self, query: Float32, positions: Int64) -> Iterator[Float32]:
         for start in range(0, len(positions), _BLOCK):
             yield exact.scores(query, self.take(positions[start : start + _BLOCK]))
@@ -61,6 +70,12 @@ def new(dimension: int, *, is_int8: bool) -> Any:
     if is_int8:
         return faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
     return faiss.IndexFlatIP(dimension)
+
+
+def adopt_ranges(index: Any, source: Storage) -> None:
+    """Give the untrained `index` the ranges of `source`: what was cut by them is cut in the same places again."""
+    index.sq.trained = source.index.sq.trained
+    index.is_trained = True
 
 
 def read(path: Path, rows: int, dimension: int, name: str) -> Any:

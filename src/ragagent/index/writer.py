@@ -149,8 +149,8 @@ class Writer:
         self._build = Compaction(
             self._store,
             number,
-            self._manifest.parts[:first],
-            opening.generations(self._store, self._manifest, first),
+            opening.generations(self._store, self._manifest),
+            first,
             rows,
             self._positions.live(),
             hnsw_rows=self._options["hnsw_rows"],
