@@ -8,12 +8,14 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 
 from engine.conftest import CALLER, World
 from ragagent.engine import cleaning, open_index, publishing
 from ragagent.errors import Conflict, Damaged, Invalid, StorageFull, Unavailable
 from ragagent.index.compaction import Compaction
+from ragagent.index.verify import verify
 from ragagent.index.writer import Writer
 from ragagent.store import chunks, stores
 from ragagent.types import VectorStore
@@ -110,6 +112,31 @@ async def test_an_index_that_cannot_be_read_is_said_to_be_rebuilt_and_never_look
     assert counts.in_progress == 3
     await world.settle()
     assert len(await world.search("tower")) == 3
+
+
+async def test_vectors_found_damaged_by_a_merge_are_made_anew_from_the_database(world: World) -> None:
+    await world.restart_indexer(max_delta_rows=2)
+    store = await filled(world, 3)
+    await built(world)
+    with world.searchers.pin(store.id) as searcher:
+        generation = searcher.generation
+    path = world.root / "index" / store.id / f"{generation:06d}" / "vectors.faiss"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    for n in range(3, 7):
+        await world.upsert(f"d{n}", f"tower {n}")
+    for _ in range(200):
+        await world.indexer.step()
+        anew = await world.catalog.store(CALLER, "docs")
+        if anew.index != store.index:
+            break
+        await anyio.sleep(0.01)
+    await built(world)
+    assert anew.index != store.index
+    assert rows(world, store) == 7
+    assert verify(world.root / "index", anew.index) == []
+    assert sorted(await world.search("tower", limit=20)) == [f"tower {n}" for n in range(7)]
 
 
 async def test_an_index_that_is_gone_is_made_anew_from_the_database(world: World) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from index.conftest import STORE, Bed, row, rows, seen, vector
-from ragagent.errors import Conflict
+from ragagent.errors import Conflict, Damaged
 
 
 def test_compaction_keeps_the_living_and_drops_the_dead(bed: Bed) -> None:
@@ -131,6 +131,20 @@ def test_a_filter_holds_in_every_generation(bed: Bed) -> None:
         assert {chunk for chunk, _ in legs.dense} == {chunk for chunk, _ in legs.lexical} == expected
         scores = [score for _, score in legs.dense]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_damaged_vectors_are_not_copied_under_a_checksum_that_fits(bed: Bed) -> None:
+    writer = bed.writer()
+    writer.publish(1, rows(range(20)))
+    writer.compact()
+    path = bed.store / "000002" / "vectors.faiss"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    writer.publish(2, rows([30]))
+    with pytest.raises(Damaged, match="checksum"):
+        writer.compact()
+    assert writer.manifest.generation == 2
 
 
 def test_everything_may_die(bed: Bed) -> None:

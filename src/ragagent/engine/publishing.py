@@ -244,6 +244,10 @@ class Publisher:
     async def _compact(self, name: str) -> None:
         try:
             await self._open[name].compact()
+        except Damaged as exc:  # Of the vectors, which only a merge reads as a whole.
+            edition = self._open[name].edition
+            await self._close(name)
+            await self._make_anew(edition, exc)
         except BaseException:
             await self._close(name)  # With the build, so that there can be another.
             raise

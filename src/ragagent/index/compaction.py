@@ -67,8 +67,11 @@ class Compaction:
     def run(self) -> None:
         """Build the generation, on disk and durable but under no name that a reader knows.
 
-        Raises Conflict when cancelled, StorageFull.
+        Raises Conflict when cancelled, StorageFull, and Damaged when a source is not what was written: a copy of it
+        would have a checksum that fits.
         """
+        for source in self._sources:
+            generation.check(self._store, source.part.number, vectors=True)
         with files.writing(f"Generation {self.number}"):
             files.remove(self.path)
             if len(self.rows) < self._hnsw_rows:

@@ -13,6 +13,7 @@ import re
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +126,20 @@ def _meta(path: Path) -> dict[str, Any]:
     meta = json.loads(data)
     if data != json.dumps(meta, indent=2).encode() + b"\n":
         raise Damaged(f"'{META}' is not as it was written.")
-    with tempfile.TemporaryDirectory() as folder:
-        lexical.create(Path(folder) / "lexical")
-        model = json.loads((Path(folder) / "lexical" / META).read_bytes())
+    model = _model()
     if meta.keys() != model.keys() or any(meta[key] != model[key] for key in ("index_settings", "schema")):
         raise Damaged(f"'{META}' does not describe an index of ours.")
     if not all(_is_segment(segment) for segment in meta["segments"]):
         raise Damaged(f"'{META}' has a segment that is none.")
     return dict(meta)
+
+
+@cache
+def _model() -> dict[str, Any]:
+    """Return the `meta.json` of an empty index of ours, as this Tantivy writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        lexical.create(Path(folder) / "lexical")
+        return dict(json.loads((Path(folder) / "lexical" / META).read_bytes()))
 
 
 def _is_segment(meta: Mapping[str, Any]) -> bool:
