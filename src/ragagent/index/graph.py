@@ -80,8 +80,8 @@ def read(path: Path, storage: Any) -> tuple[Any, Links]:
 def ef_search(rows: int, *, is_int8: bool) -> int:
     """Return how many candidates a search must keep so that recall@10 is .95 or more in a graph of `rows` rows.
 
-    Measured on mixtures of WordLlama vectors, 256 dimensions, 300 queries: ef, recall@10, and us of a search. The last
-    line is of a graph built with efConstruction 80.
+    From curves measured on mixtures of WordLlama vectors, 256 dimensions, 300 queries: ef, recall@10, and us of a
+    search, read off between the measured points. The last line is of a graph built with efConstruction 80.
 
     rows         float32                int8
     10,000       72   .980     98
