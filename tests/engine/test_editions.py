@@ -15,7 +15,7 @@ from ragagent.engine import cleaning, open_index
 from ragagent.engine import editions as reading
 from ragagent.engine.retrieve import Query
 from ragagent.errors import Conflict, NotFound, Upstream
-from ragagent.store import editions
+from ragagent.store import cutover, edition_vectors, editions
 from ragagent.store.editions import Edition
 from ragagent.types import VectorStore
 
@@ -59,7 +59,7 @@ async def reembedded(world: World) -> Edition:
 
 async def followed(world: World) -> None:
     """Make the vectors that the edition beside lacks, and publish it."""
-    while await world.database.view(lambda tx: [e for e in editions.listing(tx) if editions.lacks_vectors(tx, e)]):
+    while await world.database.view(lambda tx: [e for e in editions.listing(tx) if edition_vectors.lacks_any(tx, e)]):
         await world.reembedder.turn()
     await world.settle()
 
@@ -224,7 +224,7 @@ async def test_a_document_that_was_taken_before_the_cutover_is_embedded_again_af
     def cut_over(batch: object) -> None:
         world.embedder.check = real
         with world.database.write() as tx:
-            assert editions.switch(tx, edition, 10**9)
+            assert cutover.switch(tx, edition, 10**9)
 
     world.embedder.check = cut_over
     await world.settle()

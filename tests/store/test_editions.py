@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ragagent.errors import Conflict
-from ragagent.store import chunks, documents, editions, jobs, stores
+from ragagent.store import chunks, cutover, documents, edition_vectors, editions, jobs, stores
 from ragagent.store.database import Database, Transaction
 from ragagent.store.editions import Edition
 from ragagent.types import VectorStore
@@ -23,8 +23,8 @@ def begun(tx: Transaction, store: VectorStore) -> Edition:
 
 def filled(tx: Transaction, edition: Edition) -> Edition:
     """Give the edition all the vectors that it lacks."""
-    lacking = [chunk_id for chunk_id, _ in editions.without_vector(tx, edition, 100)]
-    assert editions.give_vectors(tx, edition, lacking, np.ones((len(lacking), 8), np.float32))
+    lacking = [chunk_id for chunk_id, _ in edition_vectors.lacking(tx, edition, 100)]
+    assert edition_vectors.give(tx, edition, lacking, np.ones((len(lacking), 8), np.float32))
     found = editions.find(tx, edition.store_id, "next", "kept")
     assert found is not None
     return found
@@ -65,7 +65,7 @@ def test_a_new_model_gives_up_the_one_that_was_kept(database: Database) -> None:
     with database.write() as tx:
         store = new_store(tx)
         edition = begun(tx, store)
-        assert editions.switch(tx, edition, store.seq)
+        assert cutover.switch(tx, edition, store.seq)
         moved = stores.get(tx, store.id)
         assert moved is not None
         with pytest.raises(Conflict, match="roll back to them"):
@@ -80,16 +80,16 @@ def test_a_switch_changes_all_that_says_what_is_searched_and_keeps_the_other(dat
         seq = ingested(tx, store, "one", "two").seq
         edition = filled(tx, begun(tx, store))
         before = searched(tx, store.id)
-        assert editions.switch(tx, edition, seq)
+        assert cutover.switch(tx, edition, seq)
         after = searched(tx, store.id)
         assert (after.model, after.dimension, after.slot, after.number) == (*OTHER, 1, edition.number)
         kept = editions.find(tx, store.id, "kept")
         assert kept is not None
         assert (kept.index, kept.model, kept.slot) == (before.index, "model-a", 0)
-        assert not editions.lacks_vectors(tx, kept)
-        assert not editions.switch(tx, edition, seq), "it is searched already"
+        assert not edition_vectors.lacks_any(tx, kept)
+        assert not cutover.switch(tx, edition, seq), "it is searched already"
         ingested(tx, store, "three")
-        assert editions.lacks_vectors(tx, kept)
+        assert edition_vectors.lacks_any(tx, kept)
 
 
 @pytest.mark.parametrize("behind", ["shown", "vector", "vector of what waits for another document"])
@@ -103,18 +103,18 @@ def test_nothing_is_switched_to_that_shows_less(database: Database, behind: str)
         if behind != "shown":
             ingested(tx, store, "two")
         watermark = jobs.watermark(tx, store.id)
-        assert not editions.switch(tx, edition, watermark - (behind == "shown"))
+        assert not cutover.switch(tx, edition, watermark - (behind == "shown"))
         assert searched(tx, store.id).number == 0
-        assert editions.switch(tx, filled(tx, edition) if behind != "shown" else edition, watermark)
+        assert cutover.switch(tx, filled(tx, edition) if behind != "shown" else edition, watermark)
 
 
 def test_a_cutover_ends_the_rebuild_of_what_is_left(database: Database) -> None:
     with database.write() as tx:
         store = new_store(tx)
         rebuild = editions.rebuild(tx, store)
-        assert editions.switch(tx, begun(tx, store), store.seq)
+        assert cutover.switch(tx, begun(tx, store), store.seq)
         assert editions.spent(tx)[0].number == rebuild.number
-        assert not editions.switch(tx, rebuild, store.seq)
+        assert not cutover.switch(tx, rebuild, store.seq)
 
 
 def test_an_edition_shows_no_more_than_it_has_vectors_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,16 +122,16 @@ def test_an_edition_shows_no_more_than_it_has_vectors_for(database: Database, mo
         store = new_store(tx)
         first, second = ingested(tx, store, "one"), ingested(tx, store, "two")
         edition = begun(tx, store)
-        assert editions.target(tx, editions.searched(store), second.seq) == second.seq
-        assert editions.target(tx, edition, second.seq) == first.seq - 1
+        assert edition_vectors.target(tx, editions.searched(store), second.seq) == second.seq
+        assert edition_vectors.target(tx, edition, second.seq) == first.seq - 1
         (chunk, *_) = column(tx, "SELECT id FROM chunks")
-        editions.give_vectors(tx, edition, [chunk], np.ones((1, 8), np.float32))
+        edition_vectors.give(tx, edition, [chunk], np.ones((1, 8), np.float32))
         (half,) = editions.listing(tx, store.id)
-        assert editions.target(tx, half, second.seq) == second.seq - 1
-        assert not editions.give_vectors(tx, edition, [chunk], np.ones((1, 8), np.float32)), "the cursor has moved"
-        monkeypatch.setattr(editions, "_MANY", 0)
-        assert editions.target(tx, half, second.seq) == 0
-        assert editions.target(tx, filled(tx, half), second.seq) == second.seq
+        assert edition_vectors.target(tx, half, second.seq) == second.seq - 1
+        assert not edition_vectors.give(tx, edition, [chunk], np.ones((1, 8), np.float32)), "the cursor has moved"
+        monkeypatch.setattr(edition_vectors, "MANY", 0)
+        assert edition_vectors.target(tx, half, second.seq) == 0
+        assert edition_vectors.target(tx, filled(tx, half), second.seq) == second.seq
 
 
 def test_chunks_without_a_vector_in_the_slot_are_not_born_there(database: Database) -> None:
@@ -164,7 +164,7 @@ def test_slices_of_a_large_store_are_read_in_the_order_of_an_index(database: Dat
 
     with database.write() as tx:
         chunks.born(Explained(), "vs", 0, 0, 9, beyond=(0, 0), limit=5)  # type: ignore[arg-type]
-        editions.without_vector(Explained(), Edition("vs", 1, "next", 1, *OTHER), 5)  # type: ignore[arg-type]
+        edition_vectors.lacking(Explained(), Edition("vs", 1, "next", 1, *OTHER), 5)  # type: ignore[arg-type]
     assert [plan for plan in plans if "TEMP B-TREE" in plan or plan.startswith("SCAN")] == []
     assert len(plans) == 3
 

@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from ragagent.errors import Damaged
 from ragagent.index import directory, files, manifest
-from ragagent.store import chunks, editions, stores
+from ragagent.store import chunks, edition_vectors, editions, stores
 from ragagent.store.database import Database, Transaction
 from ragagent.store.editions import Edition
 from ragagent.types import VectorStore
@@ -90,7 +90,7 @@ def _purge(store_id: str, up_to: int, tx: Transaction) -> int:
 
 
 def _clear(edition: Edition, tx: Transaction) -> None:
-    editions.clear(tx, edition, ERASE_VECTORS)
+    edition_vectors.clear(tx, edition, ERASE_VECTORS)
 
 
 def _forget(edition: Edition, tx: Transaction) -> None:

@@ -16,7 +16,7 @@ from ragagent.errors import Damaged
 from ragagent.index.compaction import Compaction
 from ragagent.index.manifest import Manifest
 from ragagent.index.writer import Row, Writer
-from ragagent.store import chunks, editions, jobs
+from ragagent.store import chunks, edition_vectors, jobs
 from ragagent.store.database import Database
 from ragagent.store.editions import Edition
 
@@ -70,7 +70,7 @@ class OpenIndex:
             watermark = jobs.watermark(tx, store_id)
             if watermark < shown:
                 raise Damaged(f"It shows write {shown}, and the database knows none after {watermark}.", code=AHEAD)
-            goal = max(editions.target(tx, self.edition, watermark), shown)
+            goal = max(edition_vectors.target(tx, self.edition, watermark), shown)
             is_searched = self.edition.state == "searched"
             up_to = goal if is_searched else chunks.seq_after(tx, store_id, shown, goal, FILL_ROWS)
             died = chunks.died(tx, store_id, shown, up_to)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +21,12 @@ import anyio.to_thread
 from ragagent.config import Ingest as Settings
 from ragagent.engine.cleaning import Cleaner
 from ragagent.engine.open_index import AHEAD, OpenIndex
+from ragagent.engine.watching import Task, Watch, is_to_be_searched
 from ragagent.errors import Damaged, RagagentError
 from ragagent.index import directory, files, manifest
 from ragagent.index.manifest import Manifest
-from ragagent.store import chunks, editions, jobs, stores
-from ragagent.store.database import Database, Transaction, last_seq
+from ragagent.store import chunks, cutover, editions, jobs, stores
+from ragagent.store.database import Database, Transaction
 from ragagent.store.editions import Edition
 from ragagent.types import VectorStore
 
@@ -34,14 +34,6 @@ log = logging.getLogger("ragagent.indexer")
 
 OPEN_WRITERS = 16  # each keeps a handful of idle threads
 KNOWN_STORES = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A store to look at, with the editions that are to be brought up: the searched one first."""
-
-    store: VectorStore
-    editions: tuple[Edition, ...]
 
 
 class Publisher:
@@ -55,10 +47,8 @@ class Publisher:
         self._open: OrderedDict[str, OpenIndex] = OrderedDict()  # by index; the one used longest ago first
         self._known: dict[str, Manifest] = {}  # what stores show, of a few: as they were read, or as they are open
         self._names: dict[str, str] = {}  # of those stores
-        self._seen: int | None = None  # the seq of the last write that was looked at; None: nothing was yet
-        self._rows: dict[str, list[Edition]] = {}  # what stood in `editions` then, by store
+        self._watch = Watch()
         self._spent: set[str] = set()  # indexes that are open, and that no row has any more
-        self._pending: set[str] = set()  # stores to look at again, whether or not a write announces it
         self._broken: set[str] = set()  # indexes that cannot be opened, and are made anew
         self.store_count = 0
 
@@ -71,7 +61,7 @@ class Publisher:
 
     async def publish(self) -> bool:
         """Bring every store up to what has been ingested; return whether there was anything to do."""
-        if self._seen is None:
+        if self._watch.is_new:
             await anyio.to_thread.run_sync(self._cleaner.remove_leftovers)
         worked = False
         failures: list[RagagentError] = []
@@ -80,14 +70,14 @@ class Publisher:
         for name in self._spent:
             await self._close(name)
         for task in due:
-            self._pending.discard(task.store.id)
+            self._watch.done(task.store.id)
             try:
                 worked |= await self._bring_up(task)
                 if not task.store.is_indexed:
                     made.append(task.store.id)
             except RagagentError as exc:
                 failures.append(exc)  # The stores behind this one do not wait for it.
-                self._pending.add(task.store.id)
+                self._watch.again(task.store.id)
         if made:
             await self._database.update(lambda tx: editions.mark_indexed(tx, made))
         for name in list(self._open):
@@ -104,14 +94,14 @@ class Publisher:
             if index.edition.store_id in deleted:
                 await self._close(name)
         for store_id in deleted:
-            self._pending.discard(store_id)
+            self._watch.done(store_id)
             self._known.pop(store_id, None)  # After the last hold on it was closed.
             await self._cleaner.erase(store_id)
         return bool(deleted)
 
     async def sweep(self) -> None:
         """Erase what nobody can be reading any more: replaced versions, and editions that were given up."""
-        self._pending |= await self._cleaner.sweep()
+        self._watch.again(*await self._cleaner.sweep())
 
     async def close(self) -> None:
         for name in list(self._open):
@@ -122,48 +112,13 @@ class Publisher:
     def _due(self) -> list[Task]:
         """Return the stores of which some edition is behind, or is to be switched to. Opens none."""
         with self._database.read() as tx:
-            due, later = self._sifted(tx, self._tasks(tx))
-            self._pending = {task.store.id for task in (*due, *later)}  # Until it is done: a step may fail half-way.
-            self._seen = last_seq(tx)
+            due = self._watch.look(tx, self._shown)
             opened = {index.edition.store_id for index in self._open.values()}
             rows = stores.several(tx, opened | self._known.keys())
             self.store_count = stores.count(tx)
         self._names = {store.id: store.name for store in rows}
-        alive = {edition.index for store in rows for edition in _live(store, self._rows.get(store.id, ()))}
-        self._spent = self._open.keys() - alive
+        self._spent = self._open.keys() - self._watch.indexes(rows)
         return due
-
-    def _tasks(self, tx: Transaction) -> list[Task]:
-        """Return the stores that may have changed."""
-        rows: dict[str, list[Edition]] = {}
-        for edition in editions.listing(tx):
-            rows.setdefault(edition.store_id, []).append(edition)
-        if self._seen is None:
-            self._pending |= stores.with_tombstones(tx)
-        changed = {store.id: store for store in stores.changed(tx, self._seen or 0)}
-        moved = {
-            store_id for store_id in rows.keys() | self._rows.keys() if rows.get(store_id) != self._rows.get(store_id)
-        }
-        again = (self._pending | moved) - changed.keys()
-        found = [*changed.values(), *filter(None, (stores.get(tx, store_id) for store_id in sorted(again)))]
-        self._rows = rows
-        return [Task(store, _live(store, rows.get(store.id, ()))) for store in found]
-
-    def _sifted(self, tx: Transaction, tasks: Sequence[Task]) -> tuple[list[Task], list[Task]]:
-        """Return those of which something is to be done now, and those that wait for jobs to be done."""
-        due, later = [], []
-        for task in tasks:
-            watermark = jobs.watermark(tx, task.store.id)
-            if (
-                not task.store.is_indexed
-                or any(_is_to_be_searched(edition) for edition in task.editions)
-                or any(self._shown(edition) != watermark for edition in task.editions)
-                or chunks.buried(tx, task.store.id, watermark)
-            ):
-                due.append(task)
-            elif watermark < task.store.seq:
-                later.append(task)
-        return due, later
 
     def _shown(self, edition: Edition) -> int:
         if (index := self._open.get(edition.index)) is not None:
@@ -198,7 +153,7 @@ class Publisher:
             await self._database.update(lambda tx: chunks.clear_tombstones(tx, buried))
         for edition in task.editions:
             index = self._open.get(edition.index)
-            if _is_to_be_searched(edition) and index is not None and index.is_ready:
+            if is_to_be_searched(edition) and index is not None and index.is_ready:
                 worked |= await self._switch(edition, index)
         return worked
 
@@ -218,12 +173,12 @@ class Publisher:
             await self._close(edition.index)  # Its writer has closed itself; the next step opens it anew.
             raise
         if worked or not index.is_ready or store.seq > index.manifest.seq:
-            self._pending.add(store.id)
+            self._watch.again(store.id)
         return worked
 
     async def _make_anew(self, edition: Edition, why: Damaged) -> None:
         log.error("the index '%s' is damaged and is rebuilt from the database: %s", edition.index, why.message)
-        self._pending.add(edition.store_id)
+        self._watch.again(edition.store_id)
         if edition.state != "searched":
             await self._database.update(lambda tx: editions.renew(tx, edition))
             return
@@ -234,9 +189,9 @@ class Publisher:
             await anyio.to_thread.run_sync(directory.remove, self._root, edition.index)
 
     async def _switch(self, edition: Edition, index: OpenIndex) -> bool:
-        self._pending.add(edition.store_id)
+        self._watch.again(edition.store_id)
         shown = index.manifest.seq
-        if not await self._database.update(lambda tx: editions.switch(tx, edition, shown)):
+        if not await self._database.update(lambda tx: cutover.switch(tx, edition, shown)):
             return False
         log.info("the store %s is searched in '%s' (%s) from now on", edition.store_id, edition.index, edition.model)
         return True
@@ -269,14 +224,6 @@ class Publisher:
         if index := self._open.pop(name, None):
             self._note(index.edition, index.manifest)
             await index.close()
-
-
-def _live(store: VectorStore, rows: Sequence[Edition]) -> tuple[Edition, ...]:
-    return (editions.searched(store), *(row for row in rows if row.state in ("rebuild", "next", "kept")))
-
-
-def _is_to_be_searched(edition: Edition) -> bool:
-    return edition.state == "rebuild" or edition.is_wanted
 
 
 def _buried(store_id: str, tx: Transaction) -> list[int]:

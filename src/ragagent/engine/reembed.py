@@ -16,7 +16,7 @@ from functools import partial
 from ragagent import names, telemetry
 from ragagent.errors import RagagentError
 from ragagent.providers.embedders import Embedders
-from ragagent.store import editions
+from ragagent.store import edition_vectors, editions
 from ragagent.store.database import Database, Transaction
 from ragagent.store.editions import Edition
 
@@ -59,7 +59,7 @@ class Reembedder:
         started = self._clock()
         try:
             embedder = self._embedders.of(edition.model, edition.dimension, f"Edition '{edition.index}'")
-            found = await self._database.view(lambda tx: editions.without_vector(tx, edition, SLICE_CHUNKS))
+            found = await self._database.view(lambda tx: edition_vectors.lacking(tx, edition, SLICE_CHUNKS))
             with telemetry.span(names.EMBEDDINGS.format(model=edition.model), {names.INGEST_CHUNKS: len(found)}):
                 vectors = await embedder.embed([text for _, text in found])
         except RagagentError as exc:
@@ -69,7 +69,7 @@ class Reembedder:
                 await self._database.update(partial(_note, edition, exc.message))
             return RETRY_SECONDS
         ids = [chunk_id for chunk_id, _ in found]
-        await self._database.update(lambda tx: editions.give_vectors(tx, edition, ids, vectors))
+        await self._database.update(lambda tx: edition_vectors.give(tx, edition, ids, vectors))
         return (self._clock() - started) * (1 / edition.budget - 1)
 
 
@@ -77,7 +77,9 @@ def _lacking(tx: Transaction) -> list[Edition]:
     rows = editions.listing(tx)
     # The table that the next edition fills may still hold vectors of one that was given up.
     clearing = {row.store_id for row in rows if row.state == "dropped"}
-    return [row for row in rows if row.is_beside and row.store_id not in clearing and editions.lacks_vectors(tx, row)]
+    return [
+        row for row in rows if row.is_beside and row.store_id not in clearing and edition_vectors.lacks_any(tx, row)
+    ]
 
 
 def _note(edition: Edition, trouble: str, tx: Transaction) -> None:

@@ -1,4 +1,4 @@
-"""Rows of editions: the indexes that a store has besides the one that is searched, and the switch from one to another.
+"""Rows of editions: the indexes that a store has besides the one that is searched.
 
 What is searched stands in the store's own row (model, dimension, slot, edition), so that one UPDATE changes it. The
 commands write what they want here, and the indexer, which alone knows how far an index is, does it.
@@ -12,18 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from ragagent.errors import Conflict
-from ragagent.store import jobs
-from ragagent.store.chunks import put_vectors
 from ragagent.store.database import Transaction
 from ragagent.types import VectorStore
 
 State = Literal["searched", "rebuild", "next", "kept", "dropped", "spent"]
-
-_BESIDE = "state IN ('next', 'kept')"
-_MANY = 10_000  # chunks without a vector: until there are fewer, an index of the others is not begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,70 +108,6 @@ def drop(tx: Transaction, edition: Edition) -> None:
 # What the indexer does
 
 
-def target(tx: Transaction, edition: Edition, watermark: int) -> int:
-    """Return the seq up to which the edition can be published, when the store could be up to `watermark`.
-
-    Beside the searched one, a chunk counts once its vector of that model is made.
-    """
-    if not edition.is_beside:
-        return watermark
-    row = tx.execute(
-        "SELECT min(seq), count(*) FROM"
-        " (SELECT seq FROM chunks INDEXED BY chunks_by_store WHERE store_id = ? AND id > ? LIMIT ?)",
-        (edition.store_id, edition.cursor, _MANY + 1),
-    ).fetchone()
-    if row[1] > _MANY:
-        return 0
-    return watermark if row[0] is None else min(watermark, int(row[0]) - 1)
-
-
-def lacks_vectors(tx: Transaction, edition: Edition) -> bool:
-    """Return whether there is a chunk whose vector of the edition's model is not made yet."""
-    return edition.is_beside and bool(without_vector(tx, edition, 1))
-
-
-def switch(tx: Transaction, edition: Edition, shown: int) -> bool:
-    """Have searches use the edition from now on, if it shows (up to `shown`) all that they see already.
-
-    One statement changes model, dimension, slot and edition. What was searched is spent, or, where it is of the other
-    model, kept (and `next`, when this one was kept). Return whether it was done.
-    """
-    row = tx.execute(
-        "SELECT slot, model, dimension, edition FROM vector_stores WHERE id = ? AND deleted_at IS NULL",
-        (edition.store_id,),
-    ).fetchone()
-    standing = next((each for each in listing(tx, edition.store_id) if each.number == edition.number), None)
-    if row is None or standing is None or standing.state != edition.state:
-        return False
-    if shown < jobs.watermark(tx, edition.store_id) or lacks_vectors(tx, standing):
-        return False
-    tx.execute("DELETE FROM editions WHERE store_id = ? AND number = ?", (edition.store_id, edition.number))
-    state = {"rebuild": "spent", "next": "kept", "kept": "next"}[edition.state]
-    cursor = tx.execute("SELECT coalesce(max(id), 0) FROM chunks").fetchone()[0]  # Its slot has had all until now.
-    tx.execute(
-        "INSERT INTO editions (store_id, number, state, slot, model, dimension, cursor, budget, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            edition.store_id,
-            row["edition"],
-            state,
-            row["slot"],
-            row["model"],
-            row["dimension"],
-            cursor,
-            standing.budget,
-            int(time.time()),
-        ),
-    )
-    if state != "spent":  # What was being made anew is not what is searched any more.
-        _spend(tx, edition.store_id, "rebuild")
-    tx.execute(
-        "UPDATE vector_stores SET model = ?, dimension = ?, slot = ?, edition = ? WHERE id = ?",
-        (edition.model, edition.dimension, edition.slot, edition.number, edition.store_id),
-    )
-    return True
-
-
 def renew(tx: Transaction, edition: Edition) -> None:
     """Give an edition that nobody searches, and whose files are damaged, a new number: it is made from the start."""
     number = _next_number(tx)
@@ -197,47 +126,10 @@ def mark_indexed(tx: Transaction, store_ids: Sequence[str]) -> None:
     tx.executemany("UPDATE vector_stores SET is_indexed = 1 WHERE id = ?", ((store_id,) for store_id in store_ids))
 
 
-def without_vector(tx: Transaction, edition: Edition, limit: int) -> list[tuple[int, str]]:
-    """Return id and text of the next chunks whose vectors of the edition's model are to be made, by id."""
-    rows = tx.execute(
-        "SELECT id, text FROM chunks INDEXED BY chunks_by_store WHERE store_id = ? AND id > ? ORDER BY id LIMIT ?",
-        (edition.store_id, edition.cursor, limit),
-    )
-    return [(row[0], row[1]) for row in rows]
-
-
-def give_vectors(tx: Transaction, edition: Edition, ids: Sequence[int], vectors: np.ndarray) -> bool:
-    """Store vectors of the chunks after the cursor, and move it. False: the edition is not what it was meanwhile."""
-    moved = tx.execute(
-        f"UPDATE editions SET cursor = ?, trouble = NULL WHERE store_id = ? AND number = ? AND cursor = ? AND {_BESIDE}"
-        " AND slot = ?",
-        (ids[-1], edition.store_id, edition.number, edition.cursor, edition.slot),
-    )
-    if moved.rowcount:
-        put_vectors(tx, edition.slot, ids, vectors)
-    return bool(moved.rowcount)
-
-
 def note_trouble(tx: Transaction, edition: Edition, trouble: str | None) -> None:
     tx.execute(
         "UPDATE editions SET trouble = ? WHERE store_id = ? AND number = ?",
         (trouble, edition.store_id, edition.number),
-    )
-
-
-def clear(tx: Transaction, edition: Edition, limit: int) -> None:
-    """Erase up to `limit` vectors of a dropped edition; when none is left, it is spent."""
-    ids = [
-        row[0]
-        for row in tx.execute(
-            "SELECT id FROM chunks INDEXED BY chunks_by_store WHERE store_id = ? AND id > ? ORDER BY id LIMIT ?",
-            (edition.store_id, edition.cursor, limit),
-        )
-    ]
-    tx.executemany(f"DELETE FROM vectors_{edition.slot:d} WHERE chunk_id = ?", ((chunk_id,) for chunk_id in ids))
-    tx.execute(
-        "UPDATE editions SET cursor = ?, state = iif(?, state, 'spent') WHERE store_id = ? AND number = ?",
-        (ids[-1] if ids else edition.cursor, len(ids) == limit, edition.store_id, edition.number),
     )
 
 
@@ -281,7 +173,7 @@ def _add(
     return edition
 
 
-def _spend(tx: Transaction, store_id: str, state: State) -> None:
+def spend(tx: Transaction, store_id: str, state: State) -> None:
     tx.execute("UPDATE editions SET state = 'spent' WHERE store_id = ? AND state = ?", (store_id, state))
 
 
