@@ -40,6 +40,7 @@ OF_DATA_DIRECTORY = {
     "ragagent.cli.index": {"store", "index", "engine"},
     "ragagent.cli.queries": {"store", "engine", "providers"},
     "ragagent.cli.edition": {"store", "index", "engine"},
+    "ragagent.cli.orders": {"store"},
     "ragagent.cli.database": {"store"},
 }
 OF_SUPERVISOR_FOR_CLI = {"ragagent.supervisor.control", "ragagent.supervisor.status"}
@@ -74,6 +75,7 @@ UNMIRRORED = {
     "ragagent.engine.cleaning": "what goes, under test_publishing and test_editions",
     "ragagent.cli.database": "what test_keys and test_index open",
     "ragagent.engine.checking_child": "a process; test_checking drives it",
+    "ragagent.cli.orders": "what test_index orders",
     "ragagent.cli.queries": "the files that test_index compares by",
     "ragagent.cli.edition": "what test_index shows and waits for",
     "ragagent.index.held": "the counting under test_searchers and test_generation",

@@ -122,6 +122,29 @@ async def test_an_index_is_rebuilt(world: World, index: Index) -> None:
     assert spent["state"] == "spent"
 
 
+async def test_an_index_goes_back_to_a_generation_that_was_kept_and_on_from_there(world: World, index: Index) -> None:
+    await world.restart_indexer(max_delta_rows=2, retain_bytes=2**30)
+    for n in range(6, 12):
+        await world.upsert(f"d{n}", f"tower number {n}")
+        for _ in range(5):
+            await world.indexer.step()
+            await anyio.sleep(0.02)
+    await world.upsert("d0", "tower number 0, rebuilt")
+    await world.ingest.remove(CALLER, "docs", ["d1"])
+    await world.settle()
+    (listed,) = (await index("ls"))["data"]
+    assert listed["kept_generations"]
+    oldest = min(listed["kept_generations"])
+    assert "keeps generation" in (await index.result("ls")).stdout
+    async with indexing(world):
+        await index("rollback", "docs", "--generation", str(oldest))
+        assert "retains no generation 77" in await index.refused("rollback", "docs", "--generation", "77")
+    found = await world.search("tower", limit=50, dense_weight=1.0)
+    assert sorted(found) == sorted(["tower number 0, rebuilt", *(f"tower number {n}" for n in range(2, 12))])
+    store = await world.catalog.store(CALLER, "docs")
+    assert world.searchers.seq(store.index) == store.seq
+
+
 async def test_what_is_ordered_without_waiting_is_done_when_the_indexer_runs(world: World, index: Index) -> None:
     await index("reembed", "docs", "--model", "small-bag", "--no-wait")
     assert "is not ready" in await index.refused("compare", "docs")

@@ -15,7 +15,7 @@ from ragagent.cli.output import Cell, size
 from ragagent.config import Data
 from ragagent.engine.doorbell import Doorbell
 from ragagent.errors import Damaged
-from ragagent.index import directory, manifest
+from ragagent.index import directory, manifest, retention
 from ragagent.index.directory import DiskStats
 from ragagent.index.verify import verify
 from ragagent.store import chunks, editions, jobs, stores
@@ -38,6 +38,7 @@ class Standing:
     edition: Edition
     stats: DiskStats | None
     is_damaged: bool
+    kept: tuple[int, ...]  # generations that it can go back to
     vectors: float  # the share of the chunks that have theirs
     done: float  # the share of the way to where it could be searched
 
@@ -54,6 +55,7 @@ class Standing:
             "is_damaged": self.is_damaged,
             "rows": stats.rows if stats else 0,
             "generation": stats.generation if stats else None,
+            "kept_generations": list(self.kept),
             "bytes": stats.bytes if stats else 0,
             "seq": stats.seq if stats else None,
             "vectors": round(self.vectors, 4),
@@ -90,7 +92,23 @@ def standing(tx: Transaction, root: Path, store: VectorStore, edition: Edition) 
     indexed = 1.0 if shown >= goal else (stats.rows if stats else 0) / max(all_chunks, 1)
     # Nine tenths are the model's work, where there is any; what is short of all must not look like it.
     done = 0.9 * vectors + 0.1 * indexed if edition.is_beside else indexed
-    return Standing(store, edition, stats, is_damaged, vectors, done if shown >= goal else min(done, 0.999))
+    return Standing(
+        store,
+        edition,
+        stats,
+        is_damaged,
+        _kept(root / edition.index),
+        vectors,
+        done if shown >= goal else min(done, 0.999),
+    )
+
+
+def _kept(path: Path) -> tuple[int, ...]:
+    try:
+        found = manifest.read(path)
+    except Damaged:
+        return ()
+    return tuple(one.number for _, one in retention.retained(path, found[1])) if found else ()
 
 
 def all_of(tx: Transaction, root: Path, store: VectorStore) -> list[Standing]:

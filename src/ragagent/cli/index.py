@@ -15,16 +15,15 @@ import click
 from ragagent.cli.data_directory import with_data, with_settings
 from ragagent.cli.database import opened, store_named
 from ragagent.cli.edition import HEADER, all_of, in_use, is_ready, problems_of, ring, standing, wait
+from ragagent.cli.orders import beside, dimension, drop, go_back, say, switch
 from ragagent.cli.output import Command, Output, flat, reporting, table
 from ragagent.cli.queries import probes_of
 from ragagent.config import Config, Data
 from ragagent.engine.comparing import Comparison, compare, sampled
-from ragagent.errors import Conflict, Invalid, NotFound
+from ragagent.errors import Conflict
 from ragagent.index.searchers import Searchers
 from ragagent.store import editions, stores
-from ragagent.store.database import Database, Transaction
-from ragagent.store.editions import Edition, State
-from ragagent.types import VectorStore
+from ragagent.store.database import Transaction
 
 
 @click.group()
@@ -67,6 +66,8 @@ def ls(out: Output, data: Data) -> None:
     elif found:
         out.line(table(HEADER, [each.cells() for each in found]))
         for each in found:
+            if each.kept:
+                out.line(f"{each.edition.index} keeps generation {', '.join(map(str, each.kept))} to go back to.")
             if each.edition.trouble:
                 out.line(f"{each.edition.index} waits: {flat(each.edition.trouble)}")
     else:
@@ -112,13 +113,15 @@ def rebuild(name: str, tenant: str, at_once: bool, out: Output, data: Data) -> N
         ring(data)
         if not at_once:
             wait(database, f"The index of '{name}' is rebuilt as '{edition.index}'", look)
-        _say(out, database, data, edition, "is ordered to be rebuilt" if at_once else "is rebuilt")
+        say(out, database, data, edition, "is ordered to be rebuilt" if at_once else "is rebuilt")
 
 
 @index.command("reembed")
 @_of_store
 @click.option("--model", required=True, help="The model of an embedder in the server's configuration.")
-@click.option("--dimension", type=click.IntRange(1), help="Its dimension, where that configuration is not at hand.")
+@click.option(
+    "--dimension", "size", type=click.IntRange(1), help="Its dimension, where that configuration is not at hand."
+)
 @click.option(
     "--budget",
     type=click.FloatRange(0, 1, min_open=True),
@@ -133,7 +136,7 @@ def reembed(
     name: str,
     tenant: str,
     model: str,
-    dimension: int | None,
+    size: int | None,
     budget: float,
     at_once: bool,
     out: Output,
@@ -141,7 +144,7 @@ def reembed(
 ) -> None:
     """Make a store's vectors anew with another model, beside those that are searched; then compare, and cut over."""
     data = settings.data
-    size = dimension or _dimension(settings, model)
+    size = size or dimension(settings, model)
     with opened(data) as database:
         with database.write() as tx:
             edition = editions.reembed(tx, store_named(tx, tenant, name), model, size, budget)
@@ -157,7 +160,7 @@ def reembed(
         if not at_once:
             wait(database, f"The vectors of '{name}' are made anew by '{model}'", look)
         said = f"moves to '{model}'" if at_once else f"can be compared, and cut over, to '{model}'"
-        _say(out, database, data, edition, said)
+        say(out, database, data, edition, said)
 
 
 @index.command("cutover")
@@ -167,17 +170,24 @@ def reembed(
 @with_data
 def cutover(name: str, tenant: str, at_once: bool, out: Output, data: Data) -> None:
     """Search a store by its next model from now on; the one before is kept, to roll back to."""
-    _switch(name, tenant, "next", at_once, out, data)
+    switch(name, tenant, "next", at_once, out, data)
 
 
 @index.command("rollback")
 @_of_store
+@click.option("--generation", type=click.IntRange(1), help="Go back to this one of the generations that were kept.")
 @_no_wait
 @reporting
 @with_data
-def rollback(name: str, tenant: str, at_once: bool, out: Output, data: Data) -> None:
-    """Go back to the model that was searched before the last cutover. Nothing that was written since is lost."""
-    _switch(name, tenant, "kept", at_once, out, data)
+def rollback(name: str, tenant: str, generation: int | None, at_once: bool, out: Output, data: Data) -> None:
+    """Go back to the model that was searched before the last cutover. Nothing that was written since is lost.
+
+    With --generation: to a generation of the same index that 'ragagent index ls' shows as kept.
+    """
+    if generation is None:
+        switch(name, tenant, "kept", at_once, out, data)
+    else:
+        go_back(name, tenant, generation, at_once, out, data)
 
 
 @index.command("retire")
@@ -186,7 +196,7 @@ def rollback(name: str, tenant: str, at_once: bool, out: Output, data: Data) -> 
 @with_data
 def retire(name: str, tenant: str, out: Output, data: Data) -> None:
     """Give up what is kept to roll back to, after a cutover."""
-    _drop(name, tenant, "kept", out, data)
+    drop(name, tenant, "kept", out, data)
 
 
 @index.command("abandon")
@@ -195,7 +205,7 @@ def retire(name: str, tenant: str, out: Output, data: Data) -> None:
 @with_data
 def abandon(name: str, tenant: str, out: Output, data: Data) -> None:
     """Give up a move to another model."""
-    _drop(name, tenant, "next", out, data)
+    drop(name, tenant, "next", out, data)
 
 
 @index.command("compare")
@@ -215,7 +225,7 @@ def compare_(name: str, tenant: str, queries: Path | None, sample: int, out: Out
     with opened(data) as database, closing(Searchers(data.index, ef_search=settings.retrieval.ef_search)) as searchers:
         with database.read() as tx:
             store = store_named(tx, tenant, name)
-            other = _beside(tx, store, "next", "kept")
+            other = beside(tx, store, "next", "kept")
             if not is_ready(tx, data.index, other):
                 raise Conflict(
                     f"The index of '{other.model}' is not ready yet; 'ragagent index ls' shows how far it is."
@@ -235,71 +245,6 @@ def compare_(name: str, tenant: str, queries: Path | None, sample: int, out: Out
     for side, label in (("old", searched.model), ("new", other.model)) if found.hits else ():
         shares = (found.hits or {})[side]
         out.line(f"  {label}   hit@1 {shares['1']:.3f}   hit@10 {shares['10']:.3f}")
-
-
-def _switch(name: str, tenant: str, state: State, at_once: bool, out: Output, data: Data) -> None:
-    with opened(data) as database:
-        with database.write() as tx:
-            edition = _beside(tx, store_named(tx, tenant, name), state)
-            editions.want(tx, edition)
-
-        def look(tx: Transaction) -> tuple[float, str | None] | None:
-            row, store = editions.find(tx, edition.store_id, state), stores.get(tx, edition.store_id)
-            return None if row is None or store is None else (standing(tx, data.index, store, row).done, row.trouble)
-
-        ring(data)
-        if not at_once:
-            wait(database, f"'{name}' is searched by '{edition.model}' as soon as its index has all", look)
-        said = f"is ordered to be searched by '{edition.model}'" if at_once else f"is searched by '{edition.model}'"
-        _say(out, database, data, edition, said)
-
-
-def _drop(name: str, tenant: str, state: State, out: Output, data: Data) -> None:
-    with opened(data) as database:
-        with database.write() as tx:
-            edition = _beside(tx, store_named(tx, tenant, name), state)
-            editions.drop(tx, edition)
-        ring(data)
-        _say(out, database, data, edition, f"gives up what it has of '{edition.model}'")
-
-
-def _beside(tx: Transaction, store: VectorStore, *states: State) -> Edition:
-    found = editions.find(tx, store.id, *states)
-    if found is None:
-        missing = "no next model; begin with 'ragagent index reembed'" if "next" in states else "nothing kept"
-        raise NotFound(f"Vector store '{store.name or store.id}' has {missing}.")
-    return found
-
-
-def _say(out: Output, database: Database, data: Data, edition: Edition, said: str) -> None:
-    """Say what became of the store's editions. Raises Conflict: what was waited for has come to nothing."""
-    with database.read() as tx:
-        store = stores.get(tx, edition.store_id)
-        if store is None:
-            raise NotFound(f"Vector store '{edition.store_id}' was deleted meanwhile.")
-        found = all_of(tx, data.index, store)
-    if said.startswith("is searched") and store.edition != edition.number:
-        raise Conflict(
-            f"Vector store '{store.name or store.id}' is not searched by '{edition.model}': it was given up."
-        )
-    if out.as_json:
-        out.document({"store": store.id, "data": [each.document() for each in found]})
-    else:
-        out.line(f"'{store.name or store.id}' {said}.")
-
-
-def _dimension(settings: Config, model: str) -> int:
-    known = [settings.embedder, *settings.embedders.values()]
-    found = {embedder.dimension for embedder in known if embedder.model == model}
-    if len(found) == 1:
-        return found.pop()
-    if found:
-        raise Invalid(f"The configuration has '{model}' in several dimensions; name one with --dimension.")
-    names = ", ".join(f"'{embedder.model}'" for embedder in known)
-    raise NotFound(
-        f"The configuration has no embedder of the model '{model}', only {names}; add it as [embedders.NAME], reload "
-        "the server, and name the file with --config."
-    )
 
 
 def _plain(found: Comparison) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import anyio.to_thread
+import numpy as np
 
 from ragagent import names, telemetry, text
 from ragagent.config import Ingest as Settings
@@ -87,6 +88,12 @@ class OpenIndex:
         self._forgotten = shown
         telemetry.record(names.PUBLISH_DURATION, time.perf_counter() - started, {names.PUBLISH_KIND: "delta"})
         return True
+
+    def go_back(self, generation: int) -> None:
+        """Show a generation again that was kept. Raises Conflict: none was; Damaged: it is not what was written."""
+        with self._database.read() as tx:
+            standing = np.array(chunks.ids(tx, self.edition.store_id), np.int64)
+        self._writer.roll_back(generation, standing)
 
     async def compact(self) -> None:
         """Build the next generation beside the publishing, and put it in service when it is done."""

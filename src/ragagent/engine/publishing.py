@@ -22,7 +22,7 @@ from ragagent.config import Ingest as Settings
 from ragagent.engine.cleaning import Cleaner
 from ragagent.engine.open_index import AHEAD, OpenIndex
 from ragagent.engine.watching import Task, Watch, is_to_be_searched
-from ragagent.errors import Damaged, RagagentError
+from ragagent.errors import Conflict, Damaged, RagagentError
 from ragagent.index import directory, files, manifest
 from ragagent.index.manifest import Manifest
 from ragagent.store import chunks, cutover, editions, jobs, stores
@@ -143,7 +143,9 @@ class Publisher:
 
     async def _bring_up(self, task: Task) -> bool:
         """Bring up every edition of a store, and switch to the one that is to be searched when it is ready."""
-        worked = False
+        worked = task.generation is not None
+        if task.generation is not None:
+            await self._go_back(task.editions[0], task.generation)
         buried = await self._database.view(partial(_buried, task.store.id))
         for edition in task.editions:
             if edition.index not in self._broken:
@@ -156,6 +158,19 @@ class Publisher:
             if is_to_be_searched(edition) and index is not None and index.is_ready:
                 worked |= await self._switch(edition, index)
         return worked
+
+    async def _go_back(self, searched: Edition, generation: int) -> None:
+        """Show an earlier generation again; what is newer is published from the database right after."""
+        await self._close(searched.index)  # With the build that may be under way.
+        trouble: str | None = None
+        try:
+            index = await self._opened(searched)
+            await anyio.to_thread.run_sync(index.go_back, generation)
+            log.info("the index '%s' goes back to generation %d", searched.index, generation)
+        except (Conflict, Damaged) as exc:
+            trouble = exc.message
+        await self._close(searched.index)  # What it remembers of the newer state is over.
+        await self._database.update(lambda tx: editions.end_return(tx, searched.store_id, trouble))
 
     async def _bring_up_one(self, store: VectorStore, edition: Edition, buried: Sequence[int]) -> bool:
         try:

@@ -17,6 +17,7 @@ class Task:
 
     store: VectorStore
     editions: tuple[Edition, ...]
+    generation: int | None = None  # the searched one is to go back to this first
 
 
 class Watch:
@@ -49,9 +50,11 @@ class Watch:
         rows: dict[str, list[Edition]] = {}
         for edition in editions.listing(tx):
             rows.setdefault(edition.store_id, []).append(edition)
+        returns = editions.returns(tx)
+        self._again |= returns.keys()
         due, later = [], []
         for store in self._changed(tx, rows):
-            task = Task(store, live(store, rows.get(store.id, ())))
+            task = Task(store, live(store, rows.get(store.id, ())), returns.get(store.id))
             watermark = jobs.watermark(tx, store.id)
             if _is_due(tx, task, watermark, shown):
                 due.append(task)
@@ -86,6 +89,7 @@ def is_to_be_searched(edition: Edition) -> bool:
 def _is_due(tx: Transaction, task: Task, watermark: int, shown: Callable[[Edition], int]) -> bool:
     return (
         not task.store.is_indexed
+        or task.generation is not None
         or any(is_to_be_searched(edition) or shown(edition) != watermark for edition in task.editions)
         or bool(chunks.buried(tx, task.store.id, watermark))
     )

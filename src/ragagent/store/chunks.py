@@ -173,6 +173,12 @@ def seq_after(tx: Transaction, store_id: str, after: int, up_to: int, count: int
     return up_to if row is None else int(row[0])
 
 
+def ids(tx: Transaction, store_id: str) -> list[int]:
+    """Return the ids of all of the store's chunks that stand in the database, replaced ones included, ascending."""
+    rows = tx.execute("SELECT id FROM chunks INDEXED BY chunks_by_store WHERE store_id = ? ORDER BY id", (store_id,))
+    return [row[0] for row in rows]
+
+
 def count(tx: Transaction, store_id: str, beyond: int = 0) -> int:
     """Return how many chunks the store has, of those with ids after `beyond`."""
     row = tx.execute(

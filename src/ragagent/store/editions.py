@@ -126,6 +126,32 @@ def mark_indexed(tx: Transaction, store_ids: Sequence[str]) -> None:
     tx.executemany("UPDATE vector_stores SET is_indexed = 1 WHERE id = ?", ((store_id,) for store_id in store_ids))
 
 
+def order_return(tx: Transaction, store_id: str, generation: int) -> None:
+    """Ask that the searched index go back to a generation that was kept."""
+    tx.execute(
+        "INSERT OR REPLACE INTO returns (store_id, generation, trouble) VALUES (?, ?, NULL)", (store_id, generation)
+    )
+
+
+def returns(tx: Transaction) -> dict[str, int]:
+    """Return the generation that each store is to go back to, by store."""
+    return {row[0]: row[1] for row in tx.execute("SELECT store_id, generation FROM returns WHERE trouble IS NULL")}
+
+
+def end_return(tx: Transaction, store_id: str, trouble: str | None = None) -> None:
+    """Note that it was done, or why it was not."""
+    if trouble is None:
+        tx.execute("DELETE FROM returns WHERE store_id = ?", (store_id,))
+    else:
+        tx.execute("UPDATE returns SET trouble = ? WHERE store_id = ?", (trouble, store_id))
+
+
+def return_trouble(tx: Transaction, store_id: str) -> tuple[bool, str | None]:
+    """Return whether a return is still ordered, and why it was not done."""
+    row = tx.execute("SELECT trouble FROM returns WHERE store_id = ?", (store_id,)).fetchone()
+    return row is not None, None if row is None else row[0]
+
+
 def note_trouble(tx: Transaction, edition: Edition, trouble: str | None) -> None:
     tx.execute(
         "UPDATE editions SET trouble = ? WHERE store_id = ? AND number = ?",

@@ -23,6 +23,13 @@ CREATE TABLE editions (
 CREATE UNIQUE INDEX editions_rebuilt ON editions (store_id) WHERE state = 'rebuild';
 CREATE UNIQUE INDEX editions_beside ON editions (store_id) WHERE state IN ('next', 'kept');
 
+-- Someone has asked that a store's searched index go back to a generation that was kept. It goes on from there at once.
+CREATE TABLE returns (
+    store_id   TEXT PRIMARY KEY REFERENCES vector_stores (id) ON DELETE CASCADE,
+    generation INTEGER NOT NULL,
+    trouble    TEXT                                -- why it was not done
+) WITHOUT ROWID;
+
 -- One counter for all stores: a number never comes back, so neither does a directory or what a cache files under it.
 INSERT INTO counters VALUES ('edition', 0);
 
