@@ -166,3 +166,34 @@ def test_a_damaged_index_is_said_to_be_rebuilt_and_heals_by_itself(server: serve
         servers.wait_until(lambda: client.post("/v1/vector_stores/damaged/search", json=body).status_code == 200, 30)
         healed = client.post("/v1/vector_stores/damaged/search", json=body)
         assert healed.json()["data"][0]["content"][0]["text"] == text(3)
+
+
+def test_a_new_default_model_leaves_old_stores_refused_until_theirs_is_named(server: servers.Running) -> None:
+    config = server.data_dir.parent / "ragagent.toml"
+    new = '[embedder]\nmodel = "wordllama-128"\ndimension = 128\n'
+
+    def reloaded(text: str, status: int) -> httpx.Response:
+        config.write_text(text)
+        os.kill(server.pid, signal.SIGHUP)
+
+        def answer() -> httpx.Response | None:
+            reply = httpx.post(f"{server.url}/v1/vector_stores/other/search", json={"query": "lighthouse"}, timeout=30)
+            return reply if reply.status_code == status else None
+
+        found = servers.wait_until(answer, 60)
+        assert found is not None
+        return found
+
+    def told() -> str:
+        checks: dict[str, str] = httpx.get(f"{server.url}/readyz", timeout=30).json()["checks"]
+        return checks["embedders"]
+
+    error = reloaded(new, 409).json()["error"]
+    assert error["code"] == "embedder_not_configured"
+    assert "holds vectors of 'wordllama-256' (256)" in error["message"]
+    servers.wait_until(lambda: told() == "none for 4 stores, 'moving' first", 30)
+    servers.wait_until(lambda: "Until then they are refused." in server.log.read_text(), 30)
+    named = '[embedders.{0}]\nmodel = "wordllama-{0}"\ndimension = {0}\n'
+    assert reloaded(new + named.format(256) + named.format(64), 200).json()["data"]
+    servers.wait_until(lambda: told() == "ok", 30)
+    servers.wait_until(lambda: len(server.workers()) == 2, 30)
