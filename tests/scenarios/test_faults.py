@@ -33,13 +33,19 @@ def test_a_reload_over_a_damaged_index_never_becomes_a_crash_loop(tmp_path: Path
         store = _prepared(running)
         for damage in (_put_a_file_in_its_place, _forge_the_manifest, _lose_the_generation):
             servers.wait_until(lambda: _finds(running, store), 60)
-            damage(running.data_dir / "index" / store)
+            damage(_index(running, store))
             reply = running.control("reload")
             assert reply["ok"] or reply["reason"]
             servers.wait_until(lambda: servers.is_ready(running), 30)
         servers.wait_until(lambda: _finds(running, store), 60)
         workers = running.control("status")["workers"]
         assert [(worker["state"], worker["restarts"]) for worker in workers] == [("running", 0)] * 2
+
+
+def _index(running: servers.Running, store: str) -> Path:
+    """Return the directory that is searched: after a rebuild it has another number."""
+    found = [path for path in (running.data_dir / "index").glob(f"{store}*") if path.is_dir()]
+    return max(found, key=lambda path: int(path.name.removeprefix(store).removeprefix("-") or 0))
 
 
 def _put_a_file_in_its_place(index: Path) -> None:

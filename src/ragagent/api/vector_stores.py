@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -11,13 +11,11 @@ from starlette.routing import Route
 
 from ragagent.api import schemas
 from ragagent.api.replies import JSON, freshness, listing, note_timings, page_of, read_headers, seq_header
-from ragagent.api.services import Services, caller, services
+from ragagent.api.services import caller, services
 from ragagent.engine.ingest import Attachment
-from ragagent.engine.retrieve import Query, Retrieval
+from ragagent.engine.retrieve import Query
 from ragagent.errors import Invalid, RagagentError
-from ragagent.types import Caller, Counts, Evidence, VectorStore
-
-MOMENTS = 20  # tries to get several queries between two publishes
+from ragagent.types import Counts, Evidence, VectorStore
 
 
 def shown(row: VectorStore, counts: Counts) -> JSON:
@@ -108,7 +106,7 @@ async def search(request: Request) -> JSONResponse:
     (store,) = await freshness(request, app, [store])
     texts = [asked.query] if isinstance(asked.query, str) else asked.query
     best: dict[int, Evidence] = {}
-    for retrieval in await _at_one_moment(app, who, [_query(asked, text, store) for text in texts]):
+    for retrieval in await app.retriever.retrieve_together(who, [_query(asked, text, store) for text in texts]):
         note_timings(request, retrieval.timings)
         for item in retrieval.evidence:
             if item.chunk_id not in best or item.score > best[item.chunk_id].score:
@@ -124,19 +122,6 @@ async def search(request: Request) -> JSONResponse:
         },
         headers=read_headers(retrieval.tier, retrieval.found.generations, [store]),
     )
-
-
-async def _at_one_moment(app: Services, who: Caller, queries: Sequence[Query]) -> list[Retrieval]:
-    """Return what each query finds, all of them in the same state of the store.
-
-    A text that is replaced between two of them would be found twice, in both its versions. What a publish comes between
-    is asked again: that is rare, and cheap for those that the cache still has.
-    """
-    for _ in range(MOMENTS):
-        found = [await app.retriever.retrieve(who, query) for query in queries]
-        if len({tuple(one.found.seqs.items()) for one in found}) == 1:
-            break
-    return found
 
 
 def _query(asked: schemas.Search, text: str, store: VectorStore) -> Query:

@@ -29,6 +29,7 @@ from ragagent.engine.found import Found
 from ragagent.engine.sieve import Sieve
 from ragagent.errors import Invalid, NotFound
 from ragagent.index.fusion import fuse
+from ragagent.index.searcher import Searcher
 from ragagent.index.searchers import Searchers
 from ragagent.providers.base import Embedder
 from ragagent.providers.embedders import Embedders
@@ -95,6 +96,30 @@ class Retriever:
             except editions.Moved:
                 query = dataclasses.replace(query, stores=await self._database.view(partial(_as_now, query.stores)))
 
+    async def retrieve_together(self, caller: Caller, queries: Sequence[Query]) -> list[Retrieval]:
+        """Return the evidence for several questions to the same stores, all in one state of them. Raises as `retrieve`.
+
+        One after the other, a text that is replaced between two of them would be found in both its versions. The cache
+        answers for one question at a time, so it is only asked for one.
+        """
+        if len(queries) == 1:
+            return [await self.retrieve(caller, queries[0])]
+        for query in queries:
+            self._check(query)
+        while True:
+            timings: list[dict[str, float]] = [{} for _ in queries]
+            vectors = [await self._vectors(query, times) for query, times in zip(queries, timings, strict=True)]
+            try:
+                found = await anyio.to_thread.run_sync(self._search_together, queries, vectors, timings)
+            except editions.Moved:
+                rows = await self._database.view(partial(_as_now, queries[0].stores))
+                queries = [dataclasses.replace(query, stores=rows) for query in queries]
+                continue
+            return [
+                Retrieval(_good_enough(evidence, query), one, "bypass", times)
+                for query, (one, evidence), times in zip(queries, found, timings, strict=True)
+            ]
+
     async def _retrieve(self, caller: Caller, query: Query) -> Retrieval:
         timings: dict[str, float] = {}
         versions = self.versions(query.stores)
@@ -113,8 +138,7 @@ class Retriever:
                 found = Found.unpack(fetched.value)
                 with _timed(timings, "text"):
                     evidence = await self._database.view(lambda tx: found.evidence(tx, query.limit))
-        kept = tuple(item for item in evidence if item.score >= query.score_threshold)
-        return Retrieval(kept, found, fetched.tier, timings)
+        return Retrieval(_good_enough(evidence, query), found, fetched.tier, timings)
 
     def params(self, query: Query) -> dict[str, Any]:
         """Return what decides, besides the text and the stores, what is found: the caches key on it.
@@ -142,24 +166,44 @@ class Retriever:
         return np.frombuffer(fetched.value, dtype="<f4")
 
     async def _search(self, query: Query, timings: dict[str, float]) -> tuple[Found, list[Evidence]]:
+        vectors = await self._vectors(query, timings)
+        (found,) = await anyio.to_thread.run_sync(self._search_together, [query], [vectors], [timings])
+        return found
+
+    async def _vectors(self, query: Query, timings: dict[str, float]) -> Mapping[EmbeddingSpace, np.ndarray]:
+        """Return the question's vector of each model that its stores have."""
         vectors: dict[EmbeddingSpace, np.ndarray] = {}
         with _timed(timings, "embed"):
             for store in query.stores:
                 if store.space not in vectors:
                     embedder = self._embedders.of(*store.space, f"Vector store '{store.name or store.id}'")
                     vectors[store.space] = await self.embed(query.text, embedder)
-        return await anyio.to_thread.run_sync(self._search_and_read, query, vectors, timings)
+        return vectors
 
-    def _search_and_read(
-        self, query: Query, vectors: Mapping[EmbeddingSpace, np.ndarray], timings: dict[str, float]
-    ) -> tuple[Found, list[Evidence]]:
-        """Do both in the one thread that we are in: the way to another takes as long as reading the text."""
-        with _timed(timings, "search"):
-            found = self._search_stores(query, vectors)
-        with _timed(timings, "text"), self._database.read() as tx:
-            return found, found.evidence(tx, query.limit)
+    def _search_together(
+        self,
+        queries: Sequence[Query],
+        vectors: Sequence[Mapping[EmbeddingSpace, np.ndarray]],
+        timings: Sequence[dict[str, float]],
+    ) -> list[tuple[Found, list[Evidence]]]:
+        """Search for each query, all of the same stores, in one state of them, and read the text.
 
-    def _search_stores(self, query: Query, vectors: Mapping[EmbeddingSpace, np.ndarray]) -> Found:
+        That in the thread that we are in: the way to another takes as long as reading.
+        """
+        results = []
+        with ExitStack() as pins:
+            rows = queries[0].stores
+            searchers = {store.id: editions.pin(pins, self._database, self._searchers, store) for store in rows}
+            for query, of_query, times in zip(queries, vectors, timings, strict=True):
+                with _timed(times, "search"):
+                    found = self._search_stores(query, of_query, searchers)
+                with _timed(times, "text"), self._database.read() as tx:
+                    results.append((found, found.evidence(tx, query.limit)))
+        return results
+
+    def _search_stores(
+        self, query: Query, vectors: Mapping[EmbeddingSpace, np.ndarray], searchers: Mapping[str, Searcher]
+    ) -> Found:
         """Search every store at one moment of it, and fuse the legs of all: raw scores of one model compare."""
         if query.filter is not None:
             with self._database.read() as tx:
@@ -168,23 +212,21 @@ class Retriever:
         dense: dict[EmbeddingSpace, list[tuple[int, float]]] = {space: [] for space in vectors}
         lexical: list[tuple[int, float]] = []
         owner: dict[int, str] = {}
-        with ExitStack() as pins:
-            searchers = {store.id: editions.pin(pins, self._database, self._searchers, store) for store in query.stores}
-            for store in query.stores:
-                vector = vectors[store.space]
-                legs = self._filtered.search(store.id, searchers[store.id], query.filter, vector, terms)
-                dense[store.space] += legs.dense
-                lexical += legs.lexical
-                owner |= dict.fromkeys((chunk_id for chunk_id, _ in (*legs.dense, *legs.lexical)), store.id)
-            frequencies = _frequencies(searchers.values(), terms)
-            hits = self._fuse(query, dense, lexical)
-            return Found(
-                hits=tuple((owner[hit.chunk_id], hit) for hit in hits),
-                seqs={store_id: searcher.seq for store_id, searcher in searchers.items()},
-                generations={store_id: searcher.generation for store_id, searcher in searchers.items()},
-                frequencies=frequencies,
-                chunks=sum(searcher.rows for searcher in searchers.values()),
-            )
+        for store in query.stores:
+            vector = vectors[store.space]
+            legs = self._filtered.search(store.id, searchers[store.id], query.filter, vector, terms)
+            dense[store.space] += legs.dense
+            lexical += legs.lexical
+            owner |= dict.fromkeys((chunk_id for chunk_id, _ in (*legs.dense, *legs.lexical)), store.id)
+        frequencies = _frequencies(searchers.values(), terms)
+        hits = self._fuse(query, dense, lexical)
+        return Found(
+            hits=tuple((owner[hit.chunk_id], hit) for hit in hits),
+            seqs={store_id: searcher.seq for store_id, searcher in searchers.items()},
+            generations={store_id: searcher.generation for store_id, searcher in searchers.items()},
+            frequencies=frequencies,
+            chunks=sum(searcher.rows for searcher in searchers.values()),
+        )
 
     def _fuse(
         self, query: Query, dense: Mapping[EmbeddingSpace, list[tuple[int, float]]], lexical: list[tuple[int, float]]
@@ -217,6 +259,10 @@ class Retriever:
                 "allowed. Name those to search.",
                 param="vector_store_ids",
             )
+
+
+def _good_enough(evidence: Sequence[Evidence], query: Query) -> tuple[Evidence, ...]:
+    return tuple(item for item in evidence if item.score >= query.score_threshold)
 
 
 def models(rows: Sequence[VectorStore]) -> str:
