@@ -68,6 +68,8 @@ UNMIRRORED = {
     "ragagent.worker": "wires; tests/scenarios start it whole",
     "ragagent.indexer": "wires; tests/scenarios start it whole",
     "ragagent.engine.parsing.parsed": "values; every parser's test reads them",
+    "ragagent.engine.query": "values without behaviour",
+    "ragagent.engine.search": "what test_retrieve asks",
     "ragagent.engine.watching": "what there is to do, under test_publishing and test_editions",
     "ragagent.store.cutover": "the switch, in tests/store/test_editions",
     "ragagent.store.edition_vectors": "the cursor, in tests/store/test_editions and under test_reembed",

@@ -19,9 +19,10 @@ from ragagent.engine.doorbell import Doorbell
 from ragagent.engine.indexing import Indexer
 from ragagent.engine.ingest import Attachment, Ingest, NewDocument, Written
 from ragagent.engine.publishing import Publisher
+from ragagent.engine.query import Query
 from ragagent.engine.queue import Queue
 from ragagent.engine.reembed import Reembedder
-from ragagent.engine.retrieve import Query, Retrieval, Retriever
+from ragagent.engine.retrieve import Retrieval, Retriever
 from ragagent.index.searchers import Searchers
 from ragagent.providers.embedders import Embedders
 from ragagent.store.database import Database

@@ -13,7 +13,7 @@ import pytest
 from engine.conftest import CALLER, World
 from ragagent.engine import cleaning, open_index
 from ragagent.engine import editions as reading
-from ragagent.engine.retrieve import Query
+from ragagent.engine.query import Query
 from ragagent.errors import Conflict, NotFound, Upstream
 from ragagent.store import cutover, edition_vectors, editions
 from ragagent.store.editions import Edition

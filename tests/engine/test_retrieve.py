@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.conftest import CALLER, World
-from ragagent.engine.retrieve import Query, Retrieval
+from ragagent.engine.query import Query
+from ragagent.engine.retrieve import Retrieval
 from ragagent.errors import Invalid, Upstream
 from ragagent.types import Attributes, Comparison, Compound, Filter
 

@@ -21,7 +21,8 @@ from ragagent.config import Retrieval as Settings
 from ragagent.engine import prompt
 from ragagent.engine.cite import Citer
 from ragagent.engine.gate import is_supported
-from ragagent.engine.retrieve import Query, Retrieval, Retriever, Tier, models
+from ragagent.engine.query import Query
+from ragagent.engine.retrieve import Retrieval, Retriever, Tier, models
 from ragagent.providers.base import Generator
 from ragagent.text import count_tokens, language
 from ragagent.types import Answer, Caller, Citation, Evidence, Message, Prompt, Usage
