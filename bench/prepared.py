@@ -126,7 +126,9 @@ def _publish(path: Path, store: str, size: int) -> None:
 def _code() -> str:
     """Return a digest of the code that decides what stands in a data directory, so that a change makes it anew."""
     root = Path(ragagent.__file__).parent
-    sources = sorted([*root.glob("index/*.py"), *root.glob("store/schema/*.sql"), root / "engine" / "publishing.py"])
+    sources = sorted(
+        [*root.glob("index/*.py"), *root.glob("store/schema/*.sql"), root / "engine" / "publishing" / "open_index.py"]
+    )
     digest = hashlib.sha256(str(SEED).encode())
     for source in sources:
         digest.update(source.read_bytes())

@@ -21,9 +21,9 @@ from ragagent.api.app import build
 from ragagent.api.services import Services
 from ragagent.cache.local import ByteLRU
 from ragagent.cache.tiered import TieredCache
-from ragagent.engine.answer import Answerer
-from ragagent.engine.indexing import Indexer
-from ragagent.engine.publishing import Publisher
+from ragagent.engine.answering.answer import Answerer
+from ragagent.engine.indexing.indexer import Indexer
+from ragagent.engine.publishing.publisher import Publisher
 from ragagent.providers.base import Generator
 from ragagent.store import keys
 from ragagent.store.database import Database

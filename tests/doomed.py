@@ -22,10 +22,10 @@ from typing import Any
 
 from ragagent import indexer, worker
 from ragagent.config import Config
-from ragagent.engine import cleaning
 from ragagent.engine.catalog import Catalog
+from ragagent.engine.indexing.parsing.process import ParserProcess
 from ragagent.engine.ingest import Ingest
-from ragagent.engine.parsing.process import ParserProcess
+from ragagent.engine.publishing import cleaning
 from ragagent.index import delta, files, generation, manifest
 from ragagent.index.lexical import LexicalWriter
 from ragagent.lifeline import Lifeline

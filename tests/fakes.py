@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import anyio
 import numpy as np
 
-from ragagent.engine.parsing.parse import parse
-from ragagent.engine.parsing.parsed import Parsed
+from ragagent.engine.indexing.parsing.parse import parse
+from ragagent.engine.indexing.parsing.parsed import Parsed
 from ragagent.providers.base import Delta, Vectors, unit
 from ragagent.text import tokens
 from ragagent.types import Prompt, Usage

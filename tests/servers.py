@@ -111,7 +111,7 @@ def _opened(directory: Path) -> Iterator[int]:
 
 
 def _role(process: Path) -> str:
-    if b"ragagent.engine.parsing.child" in (process / "cmdline").read_bytes():
+    if b"ragagent.engine.indexing.parsing.child" in (process / "cmdline").read_bytes():
         return "parser"
     return (process / "comm").read_text().strip().removeprefix("rag-").partition("-")[0]
 

@@ -20,12 +20,12 @@ from ragagent import names, telemetry
 from ragagent.config import Config
 from ragagent.engine import welcome
 from ragagent.engine.catalog import Chunking
-from ragagent.engine.checking import Checker
 from ragagent.engine.doorbell import Door
-from ragagent.engine.indexing import Indexer
-from ragagent.engine.parsing.process import ParserProcess
-from ragagent.engine.publishing import Publisher
-from ragagent.engine.reembed import Reembedder
+from ragagent.engine.indexing.indexer import Indexer
+from ragagent.engine.indexing.parsing.process import ParserProcess
+from ragagent.engine.publishing.checking import Checker
+from ragagent.engine.publishing.publisher import Publisher
+from ragagent.engine.publishing.reembed import Reembedder
 from ragagent.errors import EXIT_OK, Conflict, RagagentError
 from ragagent.index import lock
 from ragagent.index.manifest import Manifest

@@ -21,12 +21,12 @@ from ragagent.cache.tiered import TieredCache
 from ragagent.config import Config
 from ragagent.edge.server import Server
 from ragagent.engine.access import Access
-from ragagent.engine.answer import Answerer
+from ragagent.engine.answering.answer import Answerer
 from ragagent.engine.catalog import Catalog, Chunking
 from ragagent.engine.doorbell import Doorbell
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.queue import Queue
-from ragagent.engine.retrieve import Retriever
+from ragagent.engine.retrieval.retrieve import Retriever
 from ragagent.errors import EXIT_OK, ConfigError
 from ragagent.index.searchers import Searchers
 from ragagent.lifeline import Lifeline, attend

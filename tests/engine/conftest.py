@@ -13,16 +13,16 @@ from fakes import BagOfWords, InProcessParser, Scripted
 from ragagent import config
 from ragagent.cache.local import ByteLRU
 from ragagent.cache.tiered import TieredCache
-from ragagent.engine.answer import Answerer, Question
+from ragagent.engine.answering.answer import Answerer, Question
 from ragagent.engine.catalog import Catalog, Chunking
 from ragagent.engine.doorbell import Doorbell
-from ragagent.engine.indexing import Indexer
+from ragagent.engine.indexing.indexer import Indexer
 from ragagent.engine.ingest import Attachment, Ingest, NewDocument, Written
-from ragagent.engine.publishing import Publisher
-from ragagent.engine.query import Query
+from ragagent.engine.publishing.publisher import Publisher
+from ragagent.engine.publishing.reembed import Reembedder
 from ragagent.engine.queue import Queue
-from ragagent.engine.reembed import Reembedder
-from ragagent.engine.retrieve import Retrieval, Retriever
+from ragagent.engine.retrieval.query import Query
+from ragagent.engine.retrieval.retrieve import Retrieval, Retriever
 from ragagent.index.searchers import Searchers
 from ragagent.providers.embedders import Embedders
 from ragagent.store.database import Database

@@ -11,9 +11,9 @@ import anyio
 import pytest
 
 from engine.conftest import CALLER, World
-from ragagent.engine import cleaning, open_index
 from ragagent.engine import editions as reading
-from ragagent.engine.query import Query
+from ragagent.engine.publishing import cleaning, open_index
+from ragagent.engine.retrieval.query import Query
 from ragagent.errors import Conflict, NotFound, Upstream
 from ragagent.store import cutover, edition_vectors, editions
 from ragagent.store.editions import Edition

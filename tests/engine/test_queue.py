@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.conftest import CALLER, World
-from ragagent.engine import workbench
+from ragagent.engine.indexing import workbench
 from ragagent.engine.queue import document_id, job_id
 from ragagent.errors import Conflict, NotFound
 from ragagent.store import jobs

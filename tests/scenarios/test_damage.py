@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 import servers
-from ragagent.engine.publishing import OPEN_WRITERS
+from ragagent.engine.publishing.publisher import OPEN_WRITERS
 from ragagent.index import manifest
 
 SECONDS = 120.0  # dozens of indexes are read, removed and built again, one after the other

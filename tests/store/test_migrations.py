@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from ragagent import config
-from ragagent.engine import backup, restore
-from ragagent.engine.publishing import Publisher
+from ragagent.engine.keeping import backup, restore
+from ragagent.engine.publishing.publisher import Publisher
 from ragagent.errors import Conflict, RagagentError
 from ragagent.index.searchers import Searchers
 from ragagent.index.writer import Row, Writer

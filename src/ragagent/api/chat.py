@@ -27,8 +27,8 @@ from ragagent.api.models import profile
 from ragagent.api.replies import JSON, freshness, note_timings, read_headers
 from ragagent.api.services import Services, caller, services
 from ragagent.api.vector_stores import chunk_name
-from ragagent.engine.answer import Answerer, Pieces, Question, Reply, history_of
-from ragagent.engine.query import Query
+from ragagent.engine.answering.answer import Answerer, Pieces, Question, Reply, history_of
+from ragagent.engine.retrieval.query import Query
 from ragagent.errors import Invalid, RagagentError
 from ragagent.types import Answer, Caller, Citation, Page, VectorStore
 

@@ -13,8 +13,8 @@ from starlette.routing import Route
 from ragagent.api.problems import in_terms_of
 from ragagent.api.replies import JSON, POLL_AFTER_MS, listing, page_of
 from ragagent.api.services import caller, services
+from ragagent.engine.indexing.workbench import is_stuck
 from ragagent.engine.queue import job_id
-from ragagent.engine.workbench import is_stuck
 from ragagent.errors import Invalid
 from ragagent.types import Caller, Job
 

@@ -10,11 +10,11 @@ from starlette.requests import Request
 
 from ragagent.config import Config
 from ragagent.engine.access import Access
-from ragagent.engine.answer import Answerer
+from ragagent.engine.answering.answer import Answerer
 from ragagent.engine.catalog import Catalog
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.queue import Queue
-from ragagent.engine.retrieve import Retriever
+from ragagent.engine.retrieval.retrieve import Retriever
 from ragagent.providers.embedders import Embedders
 from ragagent.types import Caller
 

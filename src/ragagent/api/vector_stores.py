@@ -13,7 +13,7 @@ from ragagent.api import schemas
 from ragagent.api.replies import JSON, freshness, listing, note_timings, page_of, read_headers, seq_header
 from ragagent.api.services import caller, services
 from ragagent.engine.ingest import Attachment
-from ragagent.engine.query import Query
+from ragagent.engine.retrieval.query import Query
 from ragagent.errors import Invalid, RagagentError
 from ragagent.types import Counts, Evidence, VectorStore
 

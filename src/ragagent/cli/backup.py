@@ -11,7 +11,7 @@ from ragagent.cli.orderly import orderly
 from ragagent.cli.output import Output, reporting, size
 from ragagent.cli.progress import progress
 from ragagent.config import Data
-from ragagent.engine import backup as backups
+from ragagent.engine.keeping import backup as backups
 
 
 @click.command()

@@ -16,8 +16,8 @@ from ragagent.cli.data_directory import with_data
 from ragagent.cli.orderly import orderly
 from ragagent.cli.output import Output, reporting
 from ragagent.config import Data
-from ragagent.engine.transfer import export as exports
-from ragagent.engine.transfer.export import Vectors
+from ragagent.engine.keeping.transfer import export as exports
+from ragagent.engine.keeping.transfer.export import Vectors
 from ragagent.errors import Unavailable
 
 _BUFFER = 1024 * 1024

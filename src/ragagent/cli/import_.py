@@ -14,7 +14,7 @@ from ragagent.cli.data_directory import with_settings
 from ragagent.cli.output import Output, clean, reporting
 from ragagent.cli.progress import progress
 from ragagent.config import Config
-from ragagent.engine.transfer import intake
+from ragagent.engine.keeping.transfer import intake
 from ragagent.errors import Invalid, NotFound
 
 EXIT_FAILED = 1

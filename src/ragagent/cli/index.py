@@ -19,7 +19,7 @@ from ragagent.cli.orders import beside, dimension, drop, go_back, say, switch
 from ragagent.cli.output import Command, Output, flat, reporting, table
 from ragagent.cli.queries import probes_of
 from ragagent.config import Config, Data
-from ragagent.engine.comparing import Comparison, compare, sampled
+from ragagent.engine.publishing.comparing import Comparison, compare, sampled
 from ragagent.errors import Conflict
 from ragagent.index.searchers import Searchers
 from ragagent.store import editions, stores

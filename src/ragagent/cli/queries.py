@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ragagent.config import Config
-from ragagent.engine.comparing import Probe
+from ragagent.engine.publishing.comparing import Probe
 from ragagent.errors import Invalid
 from ragagent.providers import registry
 from ragagent.store.editions import Edition

@@ -10,7 +10,7 @@ from ragagent.cli.orderly import orderly
 from ragagent.cli.output import Output, moment, reporting, size
 from ragagent.cli.progress import progress
 from ragagent.config import Data
-from ragagent.engine import restore as restores
+from ragagent.engine.keeping import restore as restores
 
 
 @click.command()

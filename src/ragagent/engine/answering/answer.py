@@ -1,0 +1,236 @@
+"""From a question to an answer: cache, retrieve, gate, generate, cite.
+
+`open` does all that can fail before the first word, so that a failure is still a status code; what it returns is then
+streamed, or read to its end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from ragagent import names, telemetry
+from ragagent.cache import keys
+from ragagent.cache.keys import Key
+from ragagent.cache.tiered import TieredCache
+from ragagent.config import Retrieval as Settings
+from ragagent.engine.answering import prompt
+from ragagent.engine.answering.cite import Citer
+from ragagent.engine.answering.gate import is_supported
+from ragagent.engine.retrieval.query import Query
+from ragagent.engine.retrieval.retrieve import Retrieval, Retriever, Tier, models
+from ragagent.providers.base import Generator
+from ragagent.text import count_tokens, language
+from ragagent.types import Answer, Caller, Citation, Evidence, Message, Prompt, Usage
+
+Pieces = AsyncGenerator[str | Answer, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request for an answer: what to retrieve, the talk before it, and how to generate."""
+
+    query: Query
+    history: tuple[Message, ...] = ()
+    profile: str = "ragagent"
+    instructions: str = ""
+    max_tokens: int | None = None
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer under way: pieces of text, then the finished Answer, which is the last item."""
+
+    tier: Tier
+    generations: Mapping[str, int]
+    pieces: Pieces
+    timings: Mapping[str, float] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
+
+
+class Answerer:
+    def __init__(
+        self,
+        retriever: Retriever,
+        generator: Generator,
+        cache: TieredCache,
+        settings: Settings,
+        *,
+        cache_seconds: float,
+    ) -> None:
+        self._retriever = retriever
+        self._generator = generator
+        self._cache = cache
+        self._settings = settings
+        self._cache_seconds = cache_seconds
+
+    async def open(self, caller: Caller, question: Question) -> Reply:
+        """Look the answer up, else retrieve and decide. Raises what retrieval raises."""
+        key, epoch = self._key(caller, question), self._cache.epoch
+        cached = await self._cache.get(key)
+        if cached is not None:
+            answer = unpack(cached.value)
+            return Reply(cached.tier, answer.generations, _replay(answer))
+        retrieval = await self._retriever.retrieve(caller, question.query)
+        is_kept = self._cache.enabled and self._cache_seconds > 0
+        return Reply(
+            "miss" if is_kept else "bypass",
+            retrieval.found.generations,
+            self._keeping(key, epoch, self._compose(question, retrieval)),
+            retrieval.timings,
+            retrieval.evidence,
+        )
+
+    async def answer(self, caller: Caller, question: Question) -> tuple[Reply, Answer]:
+        """Return the finished answer, computed once for all who ask the same at the same time."""
+        key = self._key(caller, question)
+        opened: list[Reply] = []
+
+        async def compute() -> dict[str, Any]:
+            retrieval = await self._retriever.retrieve(caller, question.query)
+            pieces = self._compose(question, retrieval)
+            opened.append(Reply("miss", retrieval.found.generations, pieces, retrieval.timings, retrieval.evidence))
+            return pack(await finished(pieces))
+
+        fetched = await self._cache.fetch(key, compute, ttl=self._cache_seconds)
+        answer = unpack(fetched.value)
+        if opened:
+            return dataclasses.replace(opened[0], tier=fetched.tier), answer
+        return Reply(fetched.tier, answer.generations, _replay(answer)), answer
+
+    def _key(self, caller: Caller, question: Question) -> Key:
+        query = question.query
+        return keys.answer(
+            caller.tenant,
+            self._retriever.versions(query.stores),
+            question.profile,
+            models(query.stores),
+            self._generator.model,
+            [(message.role, message.content) for message in (*question.history, Message("user", query.text))],
+            {
+                **self._retriever.params(query),
+                "limit": query.limit,
+                "score_threshold": query.score_threshold,
+                "min_evidence": self._settings.min_evidence,
+                "min_cosine": self._settings.min_cosine,
+                "instructions": question.instructions,
+                "max_tokens": question.max_tokens,
+                "temperature": question.temperature,
+            },
+        )
+
+    async def _keeping(self, key: Key, epoch: int, pieces: Pieces) -> Pieces:
+        """Pass the pieces on; the Answer goes into the cache, unless there was a purge since `epoch`."""
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if isinstance(piece, Answer):
+                    await self._cache.put(key, pack(piece), ttl=self._cache_seconds, epoch=epoch)
+                yield piece
+
+    async def _compose(self, question: Question, retrieval: Retrieval) -> Pieces:
+        """Yield the answer's text as it is made, then the Answer."""
+        settings = self._settings
+        if not is_supported(question.query.text, retrieval, settings.min_evidence, settings.min_cosine):
+            telemetry.count(names.ANSWERS, attributes={names.ANSWER_OUTCOME: "no_hits"})
+            async for piece in _replay(self._refusal(question, retrieval)):
+                yield piece
+            return
+        built = prompt.build(
+            question.query.text,
+            retrieval.evidence,
+            question.history,
+            question.instructions,
+            max_tokens=question.max_tokens,
+            temperature=question.temperature,
+        )
+        citer = Citer(retrieval.evidence)
+        usage, reason = None, "stop"
+        started = time.perf_counter()
+        with telemetry.span(names.CHAT.format(model=self._generator.model), _asked(self._generator), kind="client"):
+            async with aclosing(self._generator.stream(built)) as deltas:
+                async for delta in deltas:
+                    if text := citer.feed(delta.text):
+                        yield text
+                    usage, reason = delta.usage or usage, delta.finish_reason or reason
+        used = usage or _estimate(built, citer.text)
+        self._measure(time.perf_counter() - started, used)
+        with telemetry.span(names.CITATIONS) as span:
+            rest = citer.finish()
+            span.set_all({names.CITATIONS_KEPT: len(citer.citations), names.CITATIONS_DROPPED: citer.dropped})
+        if rest:
+            yield rest
+        telemetry.count(names.ANSWERS, attributes={names.ANSWER_OUTCOME: "answered"})
+        yield Answer(
+            text=citer.text,
+            citations=tuple(citer.citations),
+            evidence_state="found",
+            model=self._generator.model,
+            usage=used,
+            finish_reason="length" if reason == "length" else "stop",
+            generations=retrieval.found.generations,
+        )
+
+    def _measure(self, seconds: float, usage: Usage) -> None:
+        asked = _asked(self._generator)
+        telemetry.record(names.GEN_AI_DURATION, seconds, asked)
+        for kind, tokens in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
+            telemetry.record(names.GEN_AI_TOKENS, tokens, {**asked, names.GEN_AI_TOKEN_TYPE: kind})
+
+    def _refusal(self, question: Question, retrieval: Retrieval) -> Answer:
+        text = prompt.REFUSAL[language(question.query.text)]
+        return Answer(
+            text=text,
+            citations=(),
+            evidence_state="none",
+            model=self._generator.model,
+            usage=Usage(count_tokens(question.query.text), count_tokens(text)),
+            generations=retrieval.found.generations,
+        )
+
+
+async def finished(pieces: Pieces) -> Answer:
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if isinstance(piece, Answer):
+                return piece
+    raise AssertionError("a reply ends with its Answer")
+
+
+async def _replay(answer: Answer) -> Pieces:
+    yield answer.text
+    yield answer
+
+
+def _asked(generator: Generator) -> dict[str, str]:
+    return {names.GEN_AI_OPERATION: "chat", names.GEN_AI_REQUEST_MODEL: generator.model}
+
+
+def _estimate(built: Prompt, text: str) -> Usage:
+    return Usage(sum(count_tokens(message.content) for message in built.messages), count_tokens(text))
+
+
+def pack(answer: Answer) -> dict[str, Any]:
+    return dataclasses.asdict(answer)
+
+
+def unpack(value: Mapping[str, Any]) -> Answer:
+    return Answer(
+        **{
+            **value,
+            "citations": tuple(Citation(**citation) for citation in value["citations"]),
+            "usage": Usage(**value["usage"]),
+        }
+    )
+
+
+def history_of(messages: Sequence[Message]) -> tuple[tuple[Message, ...], str]:
+    """Return the talk before the question, and the question: the last message of the user."""
+    for position in range(len(messages) - 1, -1, -1):
+        if messages[position].role == "user":
+            return tuple(messages[:position]), messages[position].content
+    return tuple(messages), ""
