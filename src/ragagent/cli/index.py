@@ -58,9 +58,9 @@ _no_wait = click.option("--no-wait", "at_once", is_flag=True, help="Order it, an
 @reporting
 @with_data
 def ls(out: Output, data: Data) -> None:
-    """List every store's editions: what is searched, and what stands beside it."""
+    """List what is searched, and what stands beside it."""
     with opened(data) as database, database.read() as tx:
-        found = [each for store in stores.changed(tx, 0) for each in all_of(tx, data.index, store)]
+        found = [each for store in stores.living(tx) for each in all_of(tx, data.index, store)]
     if out.as_json:
         out.document({"object": "list", "data": [each.document() for each in found]})
     elif found:
@@ -80,9 +80,12 @@ def ls(out: Output, data: Data) -> None:
 @reporting
 @with_data
 def verify_(names: tuple[str, ...], tenant: str, out: Output, data: Data) -> None:
-    """Read every byte of the indexes, of all stores or of these; exit with 1 when one is damaged."""
+    """Check every byte of the indexes, all or these.
+
+    Exit code 1: one is damaged. The indexer finds it as well after its next start, and makes it anew.
+    """
     with opened(data) as database, database.read() as tx:
-        wanted = [store_named(tx, tenant, name) for name in names] if names else stores.changed(tx, 0)
+        wanted = [store_named(tx, tenant, name) for name in names] if names else stores.living(tx)
         found = [(store, edition, problems_of(data.index, store, edition)) for store, edition in in_use(tx, wanted)]
     damaged = [(edition, problems) for _, edition, problems in found if problems]
     if out.as_json:
@@ -101,7 +104,10 @@ def verify_(names: tuple[str, ...], tenant: str, out: Output, data: Data) -> Non
 @reporting
 @with_data
 def rebuild(name: str, tenant: str, at_once: bool, out: Output, data: Data) -> None:
-    """Make a store's index anew from the database, beside the one that is searched, and switch to it."""
+    """Make a store's index anew, and switch to it.
+
+    From the database, beside the one that is searched.
+    """
     with opened(data) as database:
         with database.write() as tx:
             edition = editions.rebuild(tx, store_named(tx, tenant, name))
@@ -142,7 +148,10 @@ def reembed(
     out: Output,
     settings: Config,
 ) -> None:
-    """Make a store's vectors anew with another model, beside those that are searched; then compare, and cut over."""
+    """Make a store's vectors anew with another model.
+
+    Beside those that are searched; then compare, and cut over.
+    """
     data = settings.data
     size = size or dimension(settings, model)
     with opened(data) as database:
@@ -169,7 +178,10 @@ def reembed(
 @reporting
 @with_data
 def cutover(name: str, tenant: str, at_once: bool, out: Output, data: Data) -> None:
-    """Search a store by its next model from now on; the one before is kept, to roll back to."""
+    """Search a store by its next model from now on.
+
+    The one before is kept, to roll back to.
+    """
     switch(name, tenant, "next", at_once, out, data)
 
 
@@ -180,7 +192,9 @@ def cutover(name: str, tenant: str, at_once: bool, out: Output, data: Data) -> N
 @reporting
 @with_data
 def rollback(name: str, tenant: str, generation: int | None, at_once: bool, out: Output, data: Data) -> None:
-    """Go back to the model that was searched before the last cutover. Nothing that was written since is lost.
+    """Go back to the model before the last cutover.
+
+    Nothing that was written since is lost.
 
     With --generation: to a generation of the same index that 'ragagent index ls' shows as kept.
     """
@@ -220,7 +234,10 @@ def abandon(name: str, tenant: str, out: Output, data: Data) -> None:
 @reporting
 @with_settings
 def compare_(name: str, tenant: str, queries: Path | None, sample: int, out: Output, settings: Config) -> None:
-    """Compare what the searched model finds with what the other one does, by vectors alone."""
+    """Compare what the old and the new model find.
+
+    By vectors alone.
+    """
     data = settings.data
     with opened(data) as database, closing(Searchers(data.index, ef_search=settings.retrieval.ef_search)) as searchers:
         with database.read() as tx:

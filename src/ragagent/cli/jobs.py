@@ -33,7 +33,7 @@ def jobs() -> None:
 @reporting
 @with_client
 def ls(store: str | None, status: str | None, limit: int, out: Output, client: Client) -> None:
-    """List what is under way, has failed or was cancelled, newest first."""
+    """List what is under way, failed or was cancelled."""
     wanted = {"store": store, "status": status}
     found, has_more = _listed(client, limit, {key: value for key, value in wanted.items() if value})
     if out.as_json:
@@ -60,7 +60,10 @@ def show(job_id: str, out: Output, client: Client) -> None:
 @reporting
 @with_client
 def retry(job_ids: Sequence[str], out: Output, client: Client) -> None:
-    """Queue what failed or was cancelled again; what waits for its next attempt has it now."""
+    """Queue again what failed or was cancelled.
+
+    What waits for its next attempt has it now.
+    """
     _each(out, client, "retry", job_ids)
 
 
@@ -78,7 +81,7 @@ def cancel(job_ids: Sequence[str], out: Output, client: Client) -> None:
 @reporting
 @with_client
 def watch(job_id: str | None, out: Output, client: Client) -> None:
-    """Watch one job until it is over, or the whole queue until nothing waits.
+    """Watch one job, or the whole queue, until it is over.
 
     With --json a document per line. Exit code 1: the job failed or was cancelled.
     """

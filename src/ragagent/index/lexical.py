@@ -25,10 +25,10 @@ from ragagent.index.files import Int64
 
 MAX_TERMS = 256  # of one query; the rarest are kept
 NAME = "lexical"
-COMMIT = "meta.json"  # replaced atomically by each commit: it names the segments
+META = "meta.json"  # replaced atomically by each commit: it names the segments
 
-_MANAGED = ".managed.json"
-_SEGMENT = ("fast", "fieldnorm", "idx", "pos", "store", "term")
+MANAGED = ".managed.json"
+SEGMENT_PARTS = ("fast", "fieldnorm", "idx", "pos", "store", "term")
 _ANALYZER = "tokens"
 _HEAP_BYTES = 15_000_000  # Tantivy's least for one thread; a larger commit spills into another segment
 
@@ -176,10 +176,10 @@ def committed(commit: bytes) -> tuple[int, list[str]]:
 
     With them goes the list by which Tantivy knows, after a merge, what it may delete.
     """
-    names, meta = [_MANAGED], json.loads(commit)
+    names, meta = [MANAGED], json.loads(commit)
     for segment in meta["segments"]:
         stem = segment["segment_id"].replace("-", "")
-        names += [f"{stem}.{part}" for part in _SEGMENT]
+        names += [f"{stem}.{part}" for part in SEGMENT_PARTS]
         if segment["deletes"]:
             names.append(f"{stem}.{segment['deletes']['opstamp']}.del")
     return int(meta["opstamp"]), names

@@ -21,11 +21,8 @@ import tantivy
 
 from ragagent.errors import Damaged
 from ragagent.index import lexical
+from ragagent.index.lexical import MANAGED, META, SEGMENT_PARTS
 
-META = "meta.json"
-
-_MANAGED = ".managed.json"
-_PARTS = ("fast", "fieldnorm", "idx", "pos", "store", "term")
 _VERSION_PARTS = ("major", "minor", "patch", "index_format_version")
 _FOOTER = 8
 _MAGIC = 1337
@@ -72,12 +69,12 @@ class _Segment:
         self.versions: set[Version] = set()
         self.deletions: list[tuple[str, Version]] = []
         name = str(meta["segment_id"]).replace("-", "")
-        bodies = {part: self._body(f"{name}.{part}") for part in _PARTS}
+        bodies = {part: self._body(f"{name}.{part}") for part in SEGMENT_PARTS}
         norms = bodies["fieldnorm"]
         # One byte a document, then a list of fields, then that list's length.
         self._expect(f"{name}.fieldnorm", "documents", len(norms) - 4 - _number(norms[-4:]), meta["max_doc"])
         self.living = int(meta["max_doc"])
-        names = [f"{name}.{part}" for part in _PARTS]
+        names = [f"{name}.{part}" for part in SEGMENT_PARTS]
         if len(self.versions) > 1:
             self.problems.append(f"The files of segment '{name}' are of different versions: {sorted(self.versions)}.")
         if meta["deletes"] is not None:
@@ -148,10 +145,10 @@ def _is_segment(meta: Mapping[str, Any]) -> bool:
 
 
 def _managed(path: Path) -> list[str]:
-    data = (path / _MANAGED).read_bytes()
+    data = (path / MANAGED).read_bytes()
     names = json.loads(data)
     if data != _rendered(names) + b"\n" or META not in names:
-        raise Damaged(f"'{_MANAGED}' is not as it was written.")
+        raise Damaged(f"'{MANAGED}' is not as it was written.")
     return list(names)
 
 

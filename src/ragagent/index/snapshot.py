@@ -89,7 +89,7 @@ def _opened(store: Path, stack: ExitStack) -> tuple[Snapshot, int]:
         raise Damaged(f"The manifest of store '{store.name}' is damaged: {exc}") from exc
     parts = [own]
     parts += [_part(here, name, length, stack) for name, length in directory.named_files(here, current).items()]
-    commit = _part(here, f"{lexical.NAME}/{lexical.COMMIT}", None, stack)
+    commit = _part(here, f"{lexical.NAME}/{lexical.META}", None, stack)
     parts.append(commit)
     try:
         number, committed = lexical.committed(_read(commit))

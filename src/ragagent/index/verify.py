@@ -16,6 +16,7 @@ from ragagent.errors import Damaged
 from ragagent.index import files, generation, lexical_files, manifest
 from ragagent.index.delta import Delta
 from ragagent.index.generation import Generation, Vanished
+from ragagent.index.lexical import META
 from ragagent.index.lexical import NAME as LEXICAL
 from ragagent.index.manifest import Manifest, Part
 
@@ -45,7 +46,7 @@ def verify(root: Path, index_name: str) -> list[str]:
 
 
 def _state(store: Path) -> object:
-    meta = store / LEXICAL / lexical_files.META
+    meta = store / LEXICAL / META
     return manifest.stamp(store), meta.stat().st_mtime_ns if meta.exists() else 0
 
 
