@@ -42,15 +42,22 @@ KINDS: tuple[Line, ...] = (
 )
 
 
+PANELS = (
+    ("One query, uncached", "milliseconds", LATENCY),
+    ("Memory of all workers (PSS)", "MB", MEMORY),
+    ("Index types, each at recall@10 of 0.95, p50", "milliseconds", KINDS),
+)
+
+
 def main() -> int:
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     found = json.loads(source.read_text())
     matplotlib.rcParams.update({"font.size": 11, "axes.titlesize": 12, "legend.fontsize": 10, "lines.markersize": 5})
-    figure = Figure(figsize=(16, 5.2), layout="constrained")
-    axes = figure.subplots(1, 3)
-    _draw(axes[0], found, "One query, uncached", "milliseconds", LATENCY)
-    _draw(axes[1], found, "Memory of all workers (PSS)", "MB", MEMORY)
-    _draw(axes[2], found, "Index types, each at recall@10 of 0.95, p50", "milliseconds", KINDS)
+    measured = {one["name"] for one in found["measurements"]}
+    panels = [panel for panel in PANELS if any(name in measured for _, name, _ in panel[2])]
+    figure = Figure(figsize=(5.3 * len(panels), 5.2), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, found, *panel)
     figure.text(0.005, -0.01, found["machine"].replace("\n", " · "), fontsize=7, color="0.4", va="top")
     figure.savefig(target, dpi=DPI, bbox_inches="tight")
     print(f"wrote {target}")
