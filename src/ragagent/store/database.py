@@ -30,8 +30,10 @@ _PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
-    "cache_size = -4096",  # 4 MiB a connection; the page cache of the machine is shared, this is not
-    "mmap_size = 268435456",
+    # 4 MiB a connection; the page cache of the machine is shared, this is not. The file is not mapped: measured on a
+    # million chunks, ten rows take 120 us either way, and what is mapped counts as memory of the workers.
+    "cache_size = -4096",
+    "mmap_size = 0",
 )
 
 Transaction = sqlite3.Connection
