@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import arguments
 import client
 import corpus
 import machine
@@ -33,7 +34,6 @@ from ragagent import config
 from report import Report
 from server import Running, running
 
-SIZES = (10_000, 100_000)
 MILLION = 1_000_000
 SECTIONS = ("rates", "searchable", "publish", "written")
 
@@ -187,18 +187,10 @@ def chunk_count(started: Running, store: str) -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=_sizes, default=SIZES, help="chunks, as in 10000,100000")
-    parser.add_argument("--million", action="store_true", help="add 1,000,000")
+    parser = arguments.parser(__doc__, SECTIONS)
     parser.add_argument("--chunks", type=int, default=10_000, help="texts of each load")
     parser.add_argument("--singles", type=int, default=200, help="texts stored one by one")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION", help=str(SECTIONS))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there, too")
     return parser.parse_args()
-
-
-def _sizes(given: str) -> tuple[int, ...]:
-    return tuple(int(size) for size in given.split(","))
 
 
 if __name__ == "__main__":

@@ -14,15 +14,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from pathlib import Path
 
+import arguments
 import corpus
 from prepared import prepare
 from report import Report
 from searching import bare, batching, contention, kinds, legs, served
 from searching.questions import questions
 
-SIZES = (10_000, 100_000)
 MILLION = 1_000_000
 SECTIONS = ("legs", "served", "filters", "contention", "kinds", "batching")
 
@@ -62,18 +61,10 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=_sizes, default=SIZES, help="chunks, as in 10000,100000")
-    parser.add_argument("--million", action="store_true", help="add 1,000,000")
+    parser = arguments.parser(__doc__, SECTIONS)
     parser.add_argument("--queries", type=int, default=400, help="questions of each measurement")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION", help=str(SECTIONS))
     parser.add_argument("--prepare", action="store_true", help="make the stores, and measure nothing")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there, too")
     return parser.parse_args()
-
-
-def _sizes(given: str) -> tuple[int, ...]:
-    return tuple(int(size) for size in given.split(","))
 
 
 if __name__ == "__main__":
