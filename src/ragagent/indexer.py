@@ -11,6 +11,7 @@ import logging
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from ragagent.providers.base import Embedder
 from ragagent.providers.embedders import Embedders
 from ragagent.store import backlog, jobs, stores
 from ragagent.store.database import Database, Transaction
+from ragagent.types import EmbeddingSpace
 
 log = logging.getLogger("ragagent.indexer")
 
@@ -122,11 +124,16 @@ async def _welcome(config: Config, database: Database, embedder: Embedder) -> No
 
 async def _tell_unserved(database: Database, embedders: Embedders) -> None:
     """Say in the log which stores are refused from now on, and what can be done about it."""
-    for (model, dimension), names_ in (await database.view(stores.spaces)).items():
+    for space in await database.view(stores.spaces):
+        holders = await database.view(partial(_names_in, space))
         try:
-            embedders.of(model, dimension, f"Each of {len(names_)} vector stores ({', '.join(names_[:SHOWN_STORES])})")
+            embedders.of(*space, f"Each of {len(holders)} vector stores ({', '.join(holders[:SHOWN_STORES])})")
         except Conflict as exc:
             log.error("%s Until then they are refused.", exc.message)
+
+
+def _names_in(space: EmbeddingSpace, tx: Transaction) -> list[str]:
+    return stores.names_in(tx, space)
 
 
 def _measure(database: Database, publisher: Publisher) -> None:

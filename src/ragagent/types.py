@@ -61,6 +61,14 @@ class EmbeddingSpace(NamedTuple):
     model: str
     dimension: int
 
+    def __str__(self) -> str:
+        return f"{self.model}/{self.dimension}"
+
+
+def index_name(store_id: str, edition: int) -> str:
+    """Return the name of an index, one path segment."""
+    return f"{store_id}-{edition}" if edition else store_id
+
 
 @dataclass(frozen=True, slots=True)
 class VectorStore:
@@ -86,8 +94,8 @@ class VectorStore:
 
     @property
     def index(self) -> str:
-        """The name of its index, one path segment."""
-        return f"{self.id}-{self.edition}" if self.edition else self.id
+        """The name of its index."""
+        return index_name(self.id, self.edition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +111,6 @@ class Counts:
     @property
     def total(self) -> int:
         return self.in_progress + self.completed + self.failed + self.cancelled
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What a store holds, in whatever state, without the versions that a newer one has replaced."""
-
-    documents: int = 0
-    chunks: int = 0
-    usage_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

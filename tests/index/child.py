@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ragagent.index import files
+from ragagent.index import directory, files
 from ragagent.index.lexical import LexicalWriter
 from ragagent.index.searchers import Searchers
 from ragagent.index.writer import Writer
@@ -155,7 +155,8 @@ def create_once(root: Path, effect: int) -> None:
 
 def recreate_once(root: Path, effect: int) -> None:
     die_before(effect)
-    Writer.recreate(root, STORE, MODEL, DIMENSION, hnsw_rows=10_000, max_delta_rows=100).close()
+    directory.remove(root, STORE)
+    open_writer(root, STORE).close()
 
 
 WORK: dict[str, Callable[[Path, int], None]] = {

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ragagent.index import directory
+from ragagent.index.rows import Row
 from ragagent.index.searchers import Searchers
-from ragagent.index.writer import Row, Writer
+from ragagent.index.writer import Writer
 
 DIMENSION = 16
 STORE = "vs_test"
@@ -39,9 +41,9 @@ class Bed:
         return writer
 
     def recreated(self) -> Writer:
-        writer = Writer.recreate(self.root, STORE, MODEL, DIMENSION, **self.options)
-        self.closing.callback(writer.close)
-        return writer
+        """Throw the index away and open an empty one at seq 0, for SQLite to be replayed into."""
+        directory.remove(self.root, STORE)
+        return self.writer()
 
     def searchers(self, *, ef_search: int = 64, capacity: int = 256) -> Searchers:
         return self.closing.enter_context(closing(Searchers(self.root, ef_search=ef_search, capacity=capacity)))

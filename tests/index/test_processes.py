@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from index.conftest import MODEL, STORE, Bed, row, rows
-from ragagent.index.writer import Row, Writer
+from ragagent.index.rows import Row
+from ragagent.index.writer import Writer
 
 
 def line(child: subprocess.Popen[str]) -> list[int]:

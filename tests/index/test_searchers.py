@@ -48,6 +48,17 @@ def test_an_unchanged_manifest_gives_the_same_searcher(bed: Bed) -> None:
         assert one is two
 
 
+def test_to_ask_for_a_seq_pushes_no_searcher_out(bed: Bed) -> None:
+    bed.writer().publish(1, rows([1]))
+    bed.writer("vs_other").publish(3, rows([1]))
+    searchers = bed.searchers(capacity=1)
+    with searchers.pin(STORE) as one:
+        pass
+    assert (searchers.seq("vs_other"), searchers.seq("vs_none"), searchers.seq(STORE)) == (3, 0, 1)
+    with searchers.pin(STORE) as two:
+        assert one is two
+
+
 def test_a_publish_keeps_the_generation_mapped_and_a_compaction_replaces_it(bed: Bed) -> None:
     writer, searchers = bed.writer(), bed.searchers()
     with searchers.pin(STORE) as one:

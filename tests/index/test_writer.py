@@ -14,7 +14,8 @@ from ragagent.errors import Conflict, Damaged, Invalid, Unavailable
 from ragagent.index import files, manifest
 from ragagent.index.directory import disk_stats, remove
 from ragagent.index.lexical import LexicalWriter
-from ragagent.index.writer import Row, Writer
+from ragagent.index.rows import Row
+from ragagent.index.writer import Writer
 
 
 def test_published_rows_are_found_by_both_legs(bed: Bed) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -77,6 +77,23 @@ def ingested(tx: Transaction, store: VectorStore, *texts: str, **fields: Any) ->
     found = documents.find(tx, store.id, row.file_id)
     assert found is not None
     return found
+
+
+class Totals(NamedTuple):
+    """What triggers keep of a store: its documents in whatever state, without replaced versions."""
+
+    documents: int = 0
+    chunks: int = 0
+    usage_bytes: int = 0
+
+
+def totals(tx: Transaction, store_id: str) -> Totals:
+    row = tx.execute(
+        "SELECT in_progress + completed + failed + cancelled, chunk_count, usage_bytes FROM store_totals"
+        " WHERE store_id = ?",
+        (store_id,),
+    ).fetchone()
+    return Totals(*row) if row else Totals()
 
 
 def column(tx: Transaction, sql: str, parameters: Sequence[object] = ()) -> list[Any]:

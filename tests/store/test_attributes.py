@@ -16,6 +16,7 @@ from ragagent.store import database as module
 from ragagent.store.database import Database, Transaction, last_seq, migrate
 from ragagent.types import Attributes, Comparison, Compound, Filter, VectorStore
 from store.conftest import column, ingested, new_document, new_file, new_store
+from store.conftest import totals as totals_of
 from store.test_filters import names, scalars, trees
 
 SCRIPTS = sorted(Path(module.__file__).with_name("schema").glob("*.sql"))
@@ -228,6 +229,6 @@ def test_a_database_that_had_none_gets_the_index_of_what_it_holds(tmp_path: Path
         migrate(opened)
         assert in_step(opened)
         assert attributes.matching(opened, "vs_a", Comparison("eq", "a", 1)).tolist() == [1]
-        totals = [stores.totals(opened, store_id) for store_id in ("vs_a", "vs_b", "vs_empty")]
+        totals = [totals_of(opened, store_id) for store_id in ("vs_a", "vs_b", "vs_empty")]
         assert [(one.documents, one.chunks, one.usage_bytes) for one in totals] == [(2, 1, 14), (1, 0, 7), (0, 0, 0)]
         assert stores.counts(opened, "vs_a", 7).completed == 2

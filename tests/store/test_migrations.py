@@ -19,8 +19,9 @@ from ragagent import config
 from ragagent.engine.keeping import backup, restore
 from ragagent.engine.publishing.publisher import Publisher
 from ragagent.errors import Conflict, RagagentError
+from ragagent.index.rows import Row
 from ragagent.index.searchers import Searchers
-from ragagent.index.writer import Row, Writer
+from ragagent.index.writer import Writer
 from ragagent.store import backlog, chunks, documents, files, jobs, keys, stores
 from ragagent.store import database as module
 from ragagent.store.backlog import Load

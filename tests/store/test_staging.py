@@ -35,7 +35,7 @@ def test_a_staged_document_has_turns_of_its_own_from_where_it_was(database: Data
         row, job = staged(tx)
         assert jobs.take(tx, HOLDER, 9, 100) == []
         assert not jobs.any_due(tx)
-        assert staging.any_due(tx)
+        assert jobs.any_staged_due(tx)
         turn = jobs.take_staged(tx, HOLDER)
         assert turn is not None
         assert (turn.document_id, turn.chunks_done, turn.chunks_total, turn.staged_for) == (row.id, 0, 3, "model-a/4")
@@ -100,7 +100,7 @@ def test_one_that_waits_for_its_next_attempt_has_no_turn(database: Database) -> 
         staged(tx)
         tx.execute("UPDATE jobs SET due_at = ?", (time.time() + 60,))
         assert jobs.take_staged(tx, HOLDER) is None
-        assert not staging.any_due(tx)
+        assert not jobs.any_staged_due(tx)
 
 
 def test_a_job_that_was_queued_again_takes_nothing_of_the_one_before(database: Database) -> None:

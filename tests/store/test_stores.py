@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ragagent.store import chunks, documents, files, stores
 from ragagent.store.database import Database, Transaction, last_seq, migrate
-from ragagent.types import Counts, Document, Page, Totals, VectorStore
-from store.conftest import CALLER, column, ingested, new_chunks, new_document, new_file, new_store
+from ragagent.types import Counts, Document, Page, VectorStore
+from store.conftest import CALLER, Totals, column, ingested, new_chunks, new_document, new_file, new_store
+from store.conftest import totals as totals_of
 
 
 def erased(tx: Transaction, store: VectorStore, limit: int = 100) -> None:
@@ -170,7 +171,7 @@ def test_counts_are_what_counting_gives(connection: sqlite3.Connection, writes: 
                 write(connection, first, batch.id, added, name, arguments)
             for seq in range(start, last_seq(connection) + 1):
                 assert stores.counts(connection, first.id, seq) == counted(connection, first, seq)
-        assert stores.totals(connection, first.id) == totalled(connection, first)
+        assert totals_of(connection, first.id) == totalled(connection, first)
     finally:
         connection.execute("ROLLBACK")
 
@@ -218,9 +219,9 @@ def test_totals_are_of_living_versions_and_none_of_a_store_that_is_gone(database
         store = new_store(tx)
         ingested(tx, store, "old", external_id="a")
         ingested(tx, store, "new", "er", external_id="a")
-        found = stores.totals(tx, store.id)
+        found = totals_of(tx, store.id)
         assert (found.documents, found.chunks) == (1, 2)
         assert found.usage_bytes == stores.counts(tx, store.id, last_seq(tx)).usage_bytes > 0
         erased(tx, store)
-        assert stores.totals(tx, store.id) == Totals()
+        assert totals_of(tx, store.id) == Totals()
         assert stores.counts(tx, store.id, 0) == Counts()

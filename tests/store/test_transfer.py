@@ -136,6 +136,23 @@ def test_a_failed_document_is_tried_again(database: Database) -> None:
         assert [row.status for row in documents.versions(tx, store.id, "a")] == ["completed"]
 
 
+def test_a_cancelled_document_is_not_there(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        transfer.put(tx, store, moved(), None)
+        (row,) = documents.versions(tx, store.id, "a")
+        jobs.cancel(tx, row.id)
+        assert transfer.put(tx, store, moved(), new_chunks("text"))
+        assert documents.versions(tx, store.id, "a")[0].status == "completed"
+
+
+def test_true_is_another_attribute_than_one(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        transfer.put(tx, store, dataclasses.replace(moved(), attributes={"n": 1}), new_chunks("text"))
+        assert transfer.put(tx, store, dataclasses.replace(moved(), attributes={"n": True}), new_chunks("text"))
+
+
 def test_an_uploaded_file_may_stand_in_two_stores_and_a_text_has_its_own(database: Database) -> None:
     with database.write() as tx:
         one, two = new_store(tx), new_store(tx, "two")

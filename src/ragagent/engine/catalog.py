@@ -187,8 +187,12 @@ class Catalog:
 
     async def unserved(self) -> list[str]:
         """Return the names of the stores that `check_space` refuses."""
-        spaces = await self._database.view(stores.spaces)
-        return [name for space, names in spaces.items() if self._embedders.find(*space) is None for name in names]
+
+        def load(tx: Transaction) -> list[str]:
+            unserved = (space for space in stores.spaces(tx) if self._embedders.find(*space) is None)
+            return [name for space in unserved for name in stores.names_in(tx, space)]
+
+        return await self._database.view(load)
 
 
 def find_file(tx: Transaction, caller: Caller, file_id: str) -> File:

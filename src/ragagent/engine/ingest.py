@@ -251,12 +251,8 @@ def _upsert(
     data = new.text.encode()
     living = documents.versions(tx, store.id, new.external_id)
     for newest in living[:1]:
-        file = files.find(tx, caller, newest.file_id)
-        same = file is not None and (file.sha256, file.filename) == (hashlib.sha256(data).hexdigest(), new.filename)
-        # What failed or was cancelled is not there, however equal it is.
-        if same and newest.status in ("in_progress", "completed"):
-            # By their text: to Python, true equals 1.
-            if repr(sorted(newest.attributes.items())) == repr(sorted(new.attributes.items())):
+        if documents.is_there(tx, newest, hashlib.sha256(data).hexdigest(), new.filename):
+            if documents.same_attributes(newest.attributes, new.attributes):
                 return newest, newest.seq
             seq = documents.set_attributes(tx, newest, new.attributes)
             return replace(newest, attributes=new.attributes), seq

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ragagent.errors import Conflict
-from ragagent.index import files
+from ragagent.index import files, manifest
 from ragagent.index.searcher import Searcher
 from ragagent.index.shelf import Shelf
 
@@ -47,8 +47,13 @@ class Searchers:
             searcher.release()
 
     def seq(self, store_id: str) -> int:
-        """Return up to where a pin taken now would see; opens no searcher."""
-        return self._shelf(store_id).seq()
+        """Return up to where a pin taken now would see; opens no searcher, and pushes none out."""
+        with self._lock:
+            shelf = self._shelves.get(store_id)
+        if shelf is not None:
+            return shelf.seq()
+        found = manifest.read(files.store_path(self._root, store_id))
+        return found[1].seq if found else 0
 
     def close(self) -> None:
         """Let go of every searcher; one still pinned closes with its last pin."""

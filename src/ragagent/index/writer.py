@@ -32,8 +32,7 @@ from ragagent.index.files import Int64
 from ragagent.index.lexical import LexicalWriter
 from ragagent.index.manifest import Manifest, Part, Sums
 from ragagent.index.retention import Retained
-from ragagent.index.rows import Row as Row
-from ragagent.index.rows import columns
+from ragagent.index.rows import Row, columns
 
 
 class Options(TypedDict):
@@ -61,8 +60,8 @@ class Writer:
     def open(cls, root: Path, store_id: str, model: str, dimension: int, **options: Unpack[Options]) -> Writer:
         """Open the store as its manifest says, dropping what a crash left around it; make it, when there is none.
 
-        Raises Damaged when files are missing, short or not what was written (`recreate` is the way on), Conflict when
-        they hold vectors of another model.
+        Raises Damaged when files are missing, short or not what was written, Conflict when they hold vectors of another
+        model: an index made anew from SQLite is the way on.
         """
         store = files.store_path(root, store_id)
         found = manifest.read(store)
@@ -77,12 +76,6 @@ class Writer:
         with writer._changing():
             writer._sweep()
         return writer
-
-    @classmethod
-    def recreate(cls, root: Path, store_id: str, model: str, dimension: int, **options: Unpack[Options]) -> Writer:
-        """Throw the store's index away and open an empty one at seq 0, for SQLite to be replayed into."""
-        directory.remove(root, store_id)
-        return cls.open(root, store_id, model, dimension, **options)
 
     @property
     def seq(self) -> int:

@@ -129,17 +129,24 @@ def fail(tx: Transaction, document_id: int, code: str, message: str) -> None:
     _finish_job(tx, document_id)
 
 
+def packed(vector: np.ndarray) -> bytes:
+    """Return a vector as every table keeps it: little-endian float32."""
+    return bytes(vector.astype("<f4").tobytes())
+
+
+def unpacked(blob: bytes) -> np.ndarray:
+    return np.frombuffer(blob, dtype="<f4")
+
+
 def put_vector(tx: Transaction, slot: int, chunk_id: int | None, vector: np.ndarray) -> None:
-    tx.execute(
-        f"INSERT INTO vectors_{slot:d} (chunk_id, vector) VALUES (?, ?)", (chunk_id, vector.astype("<f4").tobytes())
-    )
+    tx.execute(f"INSERT INTO vectors_{slot:d} (chunk_id, vector) VALUES (?, ?)", (chunk_id, packed(vector)))
 
 
 def put_vectors(tx: Transaction, slot: int, chunk_ids: Sequence[int], vectors: np.ndarray) -> None:
     """Store the vectors of chunks that may have been erased meanwhile."""
     tx.executemany(
         f"INSERT OR REPLACE INTO vectors_{slot:d} (chunk_id, vector) SELECT id, ? FROM chunks WHERE id = ?",
-        ((row.astype("<f4").tobytes(), chunk_id) for chunk_id, row in zip(chunk_ids, vectors, strict=True)),
+        ((packed(row), chunk_id) for chunk_id, row in zip(chunk_ids, vectors, strict=True)),
     )
 
 
@@ -159,9 +166,7 @@ def born(
         " ORDER BY seq, id LIMIT ?",
         (store_id, seq, up_to, seq, chunk_id, up_to, limit),
     )
-    return [
-        ChunkRow(r["id"], r["document_id"], r["seq"], r["text"], np.frombuffer(r["vector"], dtype="<f4")) for r in rows
-    ]
+    return [ChunkRow(r["id"], r["document_id"], r["seq"], r["text"], unpacked(r["vector"])) for r in rows]
 
 
 def seq_after(tx: Transaction, store_id: str, after: int, up_to: int, count: int) -> int:
@@ -204,7 +209,7 @@ def sample(tx: Transaction, store_id: str, count: int, chance: Random) -> list[t
 
 def vector(tx: Transaction, slot: int, chunk_id: int) -> np.ndarray | None:
     row = tx.execute(f"SELECT vector FROM vectors_{slot:d} WHERE chunk_id = ?", (chunk_id,)).fetchone()
-    return None if row is None else np.frombuffer(row[0], dtype="<f4")
+    return None if row is None else unpacked(row[0])
 
 
 def documents_named(tx: Transaction, chunk_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:

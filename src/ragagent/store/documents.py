@@ -67,6 +67,21 @@ def versions(tx: Transaction, store_id: str, external_id: str) -> list[Document]
     return [_document(row) for row in rows]
 
 
+def is_there(tx: Transaction, document: Document, sha256: str, filename: str) -> bool:
+    """Return whether these bytes, under this name, are what the document is made of, or is going to be.
+
+    What failed or was cancelled is not there, however equal it is.
+    """
+    row = tx.execute("SELECT sha256, filename FROM files WHERE id = ?", (document.file_id,)).fetchone()
+    is_same = row is not None and (row["sha256"], row["filename"]) == (sha256, filename)
+    return is_same and document.status in ("in_progress", "completed")
+
+
+def same_attributes(one: Attributes, other: Attributes) -> bool:
+    """Compare by text: to Python, true equals 1."""
+    return repr(sorted(one.items())) == repr(sorted(other.items()))
+
+
 def replaced(tx: Transaction, store_id: str, external_id: str) -> list[Document]:
     """Return the versions that a newer one replaced and that readers of an older manifest may still see."""
     rows = tx.execute(
@@ -133,12 +148,11 @@ def bury(tx: Transaction, where: str, parameters: Sequence[object], seq: int) ->
 def cancel(tx: Transaction, batch_id: str) -> int:
     """Cancel what the batch has not ingested yet; return how many documents that were."""
     tx.execute("UPDATE batches SET cancelled_at = ? WHERE id = ?", (int(time.time()), batch_id))
-    pending = "SELECT id FROM documents WHERE batch_id = ? AND status = 'in_progress'"
-    tx.execute(f"DELETE FROM jobs WHERE document_id IN ({pending})", (batch_id,))
-    return tx.execute(
-        "UPDATE documents SET status = 'cancelled', settled_at = ? WHERE batch_id = ? AND status = 'in_progress'",
-        (int(time.time()), batch_id),
-    ).rowcount
+    of_batch = "SELECT id FROM documents WHERE batch_id = ? AND status = 'in_progress'"
+    pending = tx.execute(of_batch, (batch_id,)).fetchall()
+    for row in pending:
+        jobs.cancel(tx, row["id"])
+    return len(pending)
 
 
 def add_batch(tx: Transaction, store_id: str) -> Batch:

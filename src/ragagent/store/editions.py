@@ -14,7 +14,7 @@ from typing import Literal
 
 from ragagent.errors import Conflict
 from ragagent.store.database import Transaction
-from ragagent.types import VectorStore
+from ragagent.types import VectorStore, index_name
 
 State = Literal["searched", "rebuild", "next", "kept", "dropped", "spent"]
 
@@ -38,7 +38,7 @@ class Edition:
     @property
     def index(self) -> str:
         """The name of its directory."""
-        return f"{self.store_id}-{self.number}" if self.number else self.store_id
+        return index_name(self.store_id, self.number)
 
     @property
     def is_beside(self) -> bool:
@@ -182,7 +182,7 @@ def directories(tx: Transaction, store_id: str | None = None) -> set[str]:
         f" UNION ALL SELECT store_id, number FROM editions {'WHERE store_id = :id' if one else ''}",
         {"id": store_id},
     )
-    return {f"{store_id}-{number}" if number else store_id for store_id, number in rows}
+    return {index_name(store_id, number) for store_id, number in rows}
 
 
 def _add(

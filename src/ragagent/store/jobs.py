@@ -15,6 +15,7 @@ from typing import Literal
 from ragagent.errors import RagagentError
 from ragagent.store.database import Transaction, next_seq
 from ragagent.store.stores import touch
+from ragagent.types import EmbeddingSpace
 
 Stage = Literal["queued", "parsing", "embedding"]
 
@@ -44,12 +45,11 @@ class JobRow:
     traceparent: str | None
     chunks_done: int
     chunks_total: int
-    staged_for: str | None  # the embedder whose vectors are staged; None: nothing is
+    staged_for: str | None  # the space, as text, of the vectors that are staged; None: nothing is
 
     @property
-    def space(self) -> str:
-        """What makes the vectors of two moments comparable, as `staged_for` keeps it."""
-        return f"{self.model}/{self.dimension}"
+    def space(self) -> EmbeddingSpace:
+        return EmbeddingSpace(self.model, self.dimension)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def take(tx: Transaction, holder: Holder, limit: int, max_bytes: int) -> list[Jo
     turns: see `take_staged`.
     """
     taken: list[JobRow] = []
-    for row in _rows(tx, "j.staged_for IS NULL AND j.due_at <= ?", (time.time(),), limit):
+    for row in _rows(tx, _FRESH, (time.time(),), limit):
         if taken and (row.attempts > 1 or sum(job.bytes for job in taken) + row.bytes > max_bytes):
             break
         taken.append(row)
@@ -90,13 +90,17 @@ def take(tx: Transaction, holder: Holder, limit: int, max_bytes: int) -> list[Jo
 
 def any_due(tx: Transaction) -> bool:
     """Return whether `take` would find anything."""
-    due = "SELECT 1 FROM jobs WHERE staged_for IS NULL AND due_at <= ? LIMIT 1"
-    return tx.execute(due, (time.time(),)).fetchone() is not None
+    return _finds_any(tx, _FRESH)
+
+
+def any_staged_due(tx: Transaction) -> bool:
+    """Return whether `take_staged` would."""
+    return _finds_any(tx, _STAGED)
 
 
 def take_staged(tx: Transaction, holder: Holder) -> JobRow | None:
     """Return the oldest large document whose pieces are staged, and count the attempt."""
-    taken = _rows(tx, "j.staged_for IS NOT NULL AND j.due_at <= ?", (time.time(),), 1)
+    taken = _rows(tx, _STAGED, (time.time(),), 1)
     _hold(tx, holder, taken, "embedding")
     return taken[0] if taken else None
 
@@ -226,6 +230,14 @@ _RELEASED = (
     "stage_at = iif(stage = 'queued', stage_at, ?), stage = 'queued', holder_pid = NULL, holder_start = NULL,"
     " beat_at = NULL"
 )
+
+
+_FRESH = "j.staged_for IS NULL AND j.due_at <= ?"
+_STAGED = "j.staged_for IS NOT NULL AND j.due_at <= ?"
+
+
+def _finds_any(tx: Transaction, where: str) -> bool:
+    return tx.execute(f"SELECT 1 FROM jobs j WHERE {where} LIMIT 1", (time.time(),)).fetchone() is not None
 
 
 def _rows(tx: Transaction, where: str, parameters: Sequence[object], limit: int) -> list[JobRow]:

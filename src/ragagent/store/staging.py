@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from ragagent.store import jobs
-from ragagent.store.chunks import NewChunk
+from ragagent.store.chunks import NewChunk, packed, unpacked
 from ragagent.store.database import Transaction
 from ragagent.store.jobs import JobRow
 
@@ -37,14 +36,8 @@ def finish_pieces(tx: Transaction, job: JobRow, count: int) -> None:
     """Say that all pieces are there: from now on the job has turns of its own, and is parsed no more."""
     tx.execute(
         "UPDATE jobs SET staged_for = ?, chunks_done = 0, chunks_total = ? WHERE document_id = ? AND seq = ?",
-        (job.space, count, job.document_id, job.seq),
+        (str(job.space), count, job.document_id, job.seq),
     )
-
-
-def any_due(tx: Transaction) -> bool:
-    """Return whether a large document waits for its turn."""
-    due = "SELECT 1 FROM jobs WHERE staged_for IS NOT NULL AND due_at <= ? LIMIT 1"
-    return tx.execute(due, (time.time(),)).fetchone() is not None
 
 
 def texts(tx: Transaction, document_id: int, start: int, limit: int) -> list[str]:
@@ -62,7 +55,7 @@ def put_vectors(tx: Transaction, job: JobRow, start: int, vectors: np.ndarray) -
         return False
     tx.executemany(
         "INSERT OR REPLACE INTO staged_vectors (document_id, ordinal, vector) VALUES (?, ?, ?)",
-        ((job.document_id, start + at, vector.astype("<f4").tobytes()) for at, vector in enumerate(vectors)),
+        ((job.document_id, start + at, packed(vector)) for at, vector in enumerate(vectors)),
     )
     jobs.advance(tx, job.document_id, start + len(vectors))
     return True
@@ -76,7 +69,4 @@ def chunks(tx: Transaction, document_id: int) -> list[NewChunk]:
         " WHERE c.document_id = ? ORDER BY c.ordinal",
         (document_id,),
     )
-    return [
-        NewChunk(row["ordinal"], row["start"], row["end"], row["text"], np.frombuffer(row["vector"], dtype="<f4"))
-        for row in rows
-    ]
+    return [NewChunk(row["ordinal"], row["start"], row["end"], row["text"], unpacked(row["vector"])) for row in rows]

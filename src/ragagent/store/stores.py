@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from ragagent.store import files
 from ragagent.store.database import Transaction, next_seq
 from ragagent.store.pages import keyset
-from ragagent.types import Caller, Counts, Page, Totals, VectorStore
+from ragagent.types import Caller, Counts, EmbeddingSpace, Page, VectorStore
 
 
 def add(
@@ -140,14 +140,19 @@ def with_tombstones(tx: Transaction) -> set[str]:
     return {row[0] for row in tx.execute("SELECT DISTINCT store_id FROM tombstones")}
 
 
-def spaces(tx: Transaction) -> dict[tuple[str, int], list[str]]:
-    """Return which models' vectors there are, (model, dimension), and the names of the stores that hold them."""
-    found: dict[tuple[str, int], list[str]] = {}
-    for row in tx.execute(
-        "SELECT model, dimension, name, id FROM vector_stores WHERE deleted_at IS NULL ORDER BY rowid"
-    ):
-        found.setdefault((row["model"], row["dimension"]), []).append(row["name"] or row["id"])
-    return found
+def spaces(tx: Transaction) -> list[EmbeddingSpace]:
+    """Return which models' vectors there are."""
+    rows = tx.execute("SELECT DISTINCT model, dimension FROM vector_stores WHERE deleted_at IS NULL")
+    return [EmbeddingSpace(*row) for row in rows]
+
+
+def names_in(tx: Transaction, space: EmbeddingSpace) -> list[str]:
+    """Return the names of the stores whose vectors are of that model, oldest first; of one without a name, its id."""
+    rows = tx.execute(
+        "SELECT name, id FROM vector_stores WHERE model = ? AND dimension = ? AND deleted_at IS NULL ORDER BY rowid",
+        space,
+    )
+    return [row["name"] or row["id"] for row in rows]
 
 
 def erase(tx: Transaction, store_id: str, limit: int) -> bool:
@@ -174,15 +179,6 @@ def of(tx: Transaction, caller: Caller) -> list[VectorStore]:
     """Return every store that the caller may use."""
     rows = tx.execute("SELECT * FROM vector_stores WHERE tenant = ? AND deleted_at IS NULL", (caller.tenant,))
     return [_store(row) for row in rows if caller.may_use(row["id"])]
-
-
-def totals(tx: Transaction, store_id: str) -> Totals:
-    """Return what the store's newest versions amount to, in whatever state: of quotas, not of what a search sees."""
-    row = tx.execute("SELECT * FROM store_totals WHERE store_id = ?", (store_id,)).fetchone()
-    if row is None:  # The store is gone.
-        return Totals()
-    documents = row["in_progress"] + row["completed"] + row["failed"] + row["cancelled"]
-    return Totals(documents, row["chunk_count"], row["usage_bytes"])
 
 
 def counts(tx: Transaction, store_id: str, visible_seq: int) -> Counts:

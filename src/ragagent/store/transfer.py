@@ -10,8 +10,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ragagent.errors import Conflict
 from ragagent.store import chunks, documents, files, stores
 from ragagent.store.chunks import NewChunk
@@ -73,7 +71,7 @@ def pieces(tx: Transaction, document_id: int, slot: int) -> Iterator[NewChunk]:
         (document_id,),
     )
     for row in rows:
-        yield NewChunk(row["ordinal"], row["start"], row["end"], row["text"], np.frombuffer(row["vector"], dtype="<f4"))
+        yield NewChunk(row["ordinal"], row["start"], row["end"], row["text"], chunks.unpacked(row["vector"]))
 
 
 def add_store(tx: Transaction, store_id: str | None, created_at: int, **fields: object) -> VectorStore:
@@ -115,9 +113,8 @@ def put(tx: Transaction, store: VectorStore, new: Moved, new_chunks: Sequence[Ne
 def _is_newest(tx: Transaction, store: VectorStore, new: Moved, sha256: str) -> bool:
     assert new.external_id is not None
     for newest in documents.versions(tx, store.id, new.external_id)[:1]:
-        row = tx.execute("SELECT sha256, filename FROM files WHERE id = ?", (newest.file_id,)).fetchone()
-        is_same = (row["sha256"], row["filename"], dict(newest.attributes)) == (sha256, new.filename, new.attributes)
-        return is_same and newest.status != "failed"
+        is_there = documents.is_there(tx, newest, sha256, new.filename)
+        return is_there and documents.same_attributes(newest.attributes, new.attributes)
     return False
 
 

@@ -48,7 +48,7 @@ class LargeDocuments:
 
     async def turn(self, is_leaving: Callable[[], bool]) -> bool:
         """Give the oldest of them a turn; return whether there was one. Raises Upstream: the embedder is away."""
-        if not await self._database.view(staging.any_due):
+        if not await self._database.view(jobs.any_staged_due):
             return False
         job = await self._database.update(lambda tx: jobs.take_staged(tx, self._bench.holder))
         if job is None:
@@ -67,7 +67,7 @@ class LargeDocuments:
             self._drafter.check(job)
         except (Conflict, Invalid) as exc:
             return Draft(job, error=exc)
-        if job.staged_for != job.space:
+        if job.staged_for != str(job.space):
             # Its store has changed to another model: what is done is worth nothing, and it begins anew.
             await self._database.update(lambda tx: staging.begin(tx, job.document_id))
             return None

@@ -18,6 +18,7 @@ from ragagent.providers.base import Embedder, Vectors
 from ragagent.providers.embedders import Embedders
 from ragagent.providers.endpoint import Refused, Transient
 from ragagent.store.jobs import JobRow
+from ragagent.types import EmbeddingSpace
 
 FIRST, LARGEST = 32, 512
 TARGET_SECONDS = 1.0
@@ -78,10 +79,10 @@ class AllSlices:
 
     def __init__(self, embedders: Embedders) -> None:
         self._embedders = embedders
-        self._found: dict[str, Slices] = {}
+        self._found: dict[EmbeddingSpace, Slices] = {}
 
     def of(self, job: JobRow) -> Slices:
         """Return those of the job's store. Raises Conflict: there is no such embedder."""
         if job.space not in self._found:
-            self._found[job.space] = Slices(self._embedders.of(job.model, job.dimension, "The store"))
+            self._found[job.space] = Slices(self._embedders.of(*job.space, "The store"))
         return self._found[job.space]

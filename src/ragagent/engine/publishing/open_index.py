@@ -16,7 +16,8 @@ from ragagent.config import Ingest as Settings
 from ragagent.errors import Damaged
 from ragagent.index.compaction import Compaction
 from ragagent.index.manifest import Manifest
-from ragagent.index.writer import Row, Writer
+from ragagent.index.rows import Row
+from ragagent.index.writer import Writer
 from ragagent.store import chunks, edition_vectors, jobs
 from ragagent.store.database import Database
 from ragagent.store.editions import Edition

@@ -140,7 +140,7 @@ class Retriever:
                 vectors = await embedder.embed([query])
                 return bytes(vectors[0].astype("<f4").tobytes())
 
-        key = keys.embedding(f"{embedder.model}/{embedder.dimension}", query)
+        key = keys.embedding(str(EmbeddingSpace(embedder.model, embedder.dimension)), query)
         fetched = await self._cache.fetch(key, compute, ttl=self._lifetimes.embedding_seconds)
         return np.frombuffer(fetched.value, dtype="<f4")
 
@@ -181,7 +181,7 @@ def _good_enough(evidence: Sequence[Evidence], query: Query) -> tuple[Evidence, 
 
 def models(rows: Sequence[VectorStore]) -> str:
     """Return what the caches key on beside the versions: whose vectors are searched."""
-    return ",".join(sorted({f"{store.model}/{store.dimension}" for store in rows}))
+    return ",".join(sorted({str(store.space) for store in rows}))
 
 
 def _as_now(rows: Sequence[VectorStore], tx: Transaction) -> tuple[VectorStore, ...]:

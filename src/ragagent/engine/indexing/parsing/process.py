@@ -144,14 +144,7 @@ class _Child:
     def start(cls, memory_bytes: int) -> _Child:
         ours, theirs = socket.socketpair()
         # -P: the directory that we were started in must not decide which code reads hostile files.
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "ragagent.engine.indexing.parsing.child",
-            str(os.getpid()),
-            str(memory_bytes),
-        ]
+        command = [sys.executable, "-P", "-m", _MODULE, str(os.getpid()), str(memory_bytes)]
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         try:
             with theirs:

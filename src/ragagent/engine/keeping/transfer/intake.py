@@ -64,10 +64,6 @@ class Pending:
     def has_vectors(self) -> bool:
         return self.read > 0 and len(self.pieces) == self.read
 
-    @property
-    def space(self) -> EmbeddingSpace:
-        return self.target.space
-
 
 class Intake:
     """One import. `space` is what the server's embedder makes; `into` is the store to use instead of the one named."""
@@ -218,7 +214,7 @@ class Intake:
             raise Conflict(f"Store '{pending.target.name or pending.target.id}' was deleted meanwhile.")
         space = target.space
         # Looked at again: the store may have got another model since.
-        pieces = pending.pieces if pending.has_vectors and space == pending.space else None
+        pieces = pending.pieces if pending.has_vectors and space == pending.target.space else None
         if pieces is None and space != self._space:
             raise Conflict(
                 f"Store '{target.name or target.id}' holds vectors of '{space.model}' ({space.dimension}), line "
