@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,13 @@ def test_every_read_equals_the_dictionary(tmp_path: Path, steps: int) -> None:
                 due[step](running, chance)
             assert ledger.write()
             ledger.check()
-        (shown,) = [entry for entry in running.control("status")["stores"] if entry["id"] == ledger.store]
+        # An indexer that has just begun says what it shows with its next beat.
+        (shown,) = servers.wait_until(lambda: _shown(running, ledger.store), 20)
         assert shown["generation"] > 1 + steps // 60
+
+
+def _shown(running: servers.Running, store: str) -> list[dict[str, Any]]:
+    return [entry for entry in running.control("status")["stores"] if entry["id"] == store]
 
 
 def _kill_a_worker(running: servers.Running, chance: random.Random) -> None:
