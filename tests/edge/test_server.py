@@ -114,6 +114,33 @@ async def test_accepted_connections_send_without_delay(site: Site, http1: str, p
         await server.drain()
 
 
+class Watched(socket.socket):
+    """A socket that tells the modes that Python gave it: they are the open file's, and so those of all who share it."""
+
+    modes: list[float | None]
+
+    def settimeout(self, value: float | None, /) -> None:
+        self.modes.append(value)
+        super().settimeout(value)
+
+
+async def test_shared_listener_never_blocks_those_who_accept_on_it_already(site: Site, http1: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        bound.setblocking(False)
+        Watched.modes = []
+        inherited = Watched(fileno=os.dup(bound.fileno()))
+        assert inherited.gettimeout() is None, "an object made of a number does not know its mode"
+        server = Server(site, [inherited], settings(http1))
+        await server.startup()
+        await server.accept()
+        try:
+            assert Watched.modes
+            assert None not in Watched.modes
+            assert not os.get_blocking(bound.fileno())
+        finally:
+            await server.drain()
+
+
 @contextmanager
 def accepted(client: tuple[str, int]) -> Iterator[socket.socket]:
     """Find the server's end of a connection among this process's own files."""

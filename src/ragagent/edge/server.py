@@ -99,6 +99,9 @@ class Server:
             # answer in two packets waits 40 ms for the client's acknowledgement of the first.
             if listener.family != socket.AF_UNIX:
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # `dup` gives the mode that the object has, and ours, made of an inherited number, would say blocking: for a
+            # moment the other workers' accept would wait instead of finding nothing, with all that they have in hand.
+            listener.setblocking(False)
             # A duplicate, because asyncio takes over what it is given, and the next line needs the listener.
             server = await loop.create_server(protocol, sock=listener.dup(), backlog=ACCEPTS_PER_TURN)
             # create_server has just called listen(16) on the queue that all workers share.
