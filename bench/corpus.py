@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ragagent import config, text
+from ragagent import config_file, text
 from ragagent.providers import registry
 
 SEED = 20261127
@@ -79,7 +79,7 @@ def embed(texts: list[str]) -> Vectors:
     """Return the configured embedder's vectors, float32 (n, dimension)."""
 
     async def run() -> Vectors:
-        embedder = registry.embedder(config.load().embedder)
+        embedder = registry.embedder(config_file.load().embedder)
         try:
             return await embedder.embed(texts)
         finally:
@@ -90,7 +90,7 @@ def embed(texts: list[str]) -> Vectors:
 
 def vectors(corpus: Corpus, count: int) -> Vectors:
     """Return the vectors of the first `count` texts, mapped from the cache, which is filled as far as it has to be."""
-    dimension = config.load().embedder.dimension
+    dimension = config_file.load().embedder.dimension
     path = directory(corpus) / f"vectors-{SEED}-{dimension}.f32"
     have = path.stat().st_size // (4 * dimension) if path.exists() else 0
     with path.open("ab") as file:

@@ -30,7 +30,7 @@ from corpus import CACHE, Corpus
 from ingesting.load import Loader, new_store
 from ingesting.written import watching
 from prepared import prepare
-from ragagent import config
+from ragagent import config_file
 from report import Report
 from server import Running, running
 
@@ -126,7 +126,7 @@ def grown(report: Report, texts: Corpus, size: int, options: argparse.Namespace)
             report.add(size, "single upsert, of it index", written.index / options.singles / 1000, "kB")
         if "written" in options.only:
             new = given[options.singles :]
-            dimension = config.load().embedder.dimension
+            dimension = config_file.load().embedder.dimension
             payload = sum(len(text.encode()) for text in new) + len(new) * 4 * dimension
             used = machine.cpu_seconds(indexer)
             with watching(indexer, copied.index) as written:

@@ -21,7 +21,7 @@ from pathlib import Path
 import machine
 import ragagent
 from corpus import CACHE, SEED, Corpus, Vectors, attributes, directory, vectors
-from ragagent import config
+from ragagent import config_file
 from ragagent.store import chunks, documents, files, stores
 from ragagent.store.chunks import NewChunk
 from ragagent.store.database import Database
@@ -72,7 +72,7 @@ def prepare(corpus: Corpus, size: int) -> Prepared:
 
 def _write(path: Path, corpus: Corpus, rows: Vectors) -> str:
     size = len(rows)
-    settings = config.load()
+    settings = config_file.load()
     database = Database.open(path / "ragagent.db")
     try:
         with database.write() as tx:

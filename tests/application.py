@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 
 from fakes import InProcessParser
-from ragagent import config, worker
+from ragagent import config, config_file, worker
 from ragagent.api.app import build
 from ragagent.api.services import Services
 from ragagent.cache.local import ByteLRU
@@ -99,7 +99,7 @@ class Api:
 
 @asynccontextmanager
 async def running(root: Path, *, indexing: bool = True, **env: str) -> AsyncIterator[Api]:
-    settings = config.load(environ={"RAGAGENT_DATA__DIR": str(root / "data"), **env})
+    settings = config_file.load(environ={"RAGAGENT_DATA__DIR": str(root / "data"), **env})
     settings.data.index.mkdir(parents=True)
     async with AsyncExitStack() as stack:
         services = await worker._open(settings, 0, stack)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from corpus import Corpus, directory, vectors
-from ragagent import config
+from ragagent import config_file
 from searching import kinds
 from searching.exact import faiss
 
 
 def index(corpus: Corpus, size: int) -> Any:
     """Return it mapped: exact below `ingest.hnsw_rows`, a graph from there on."""
-    kind = kinds.FLAT if size < config.load().ingest.hnsw_rows else kinds.HNSW
+    kind = kinds.FLAT if size < config_file.load().ingest.hnsw_rows else kinds.HNSW
     path = directory(corpus) / f"{kind.name.lower()}-{size}.faiss"
     if not path.exists():
         faiss.omp_set_num_threads(os.cpu_count() or 1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from corpus import Corpus, vectors
-from ragagent import config
+from ragagent import config_file
 from ragagent.providers import registry
 from report import Report
 from searching import kinds
@@ -31,7 +31,7 @@ Call = Callable[[int, int], Awaitable[object]]
 async def measure(report: Report, corpus: Corpus, largest: int, questions: Sequence[Question]) -> None:
     asked = np.ascontiguousarray(np.stack([one.vector for one in questions]))
     texts = [one.text for one in questions]
-    embedder = registry.embedder(config.load().embedder)
+    embedder = registry.embedder(config_file.load().embedder)
 
     async def embed(first: int, count: int) -> object:
         return await embedder.embed(texts[first : first + count])

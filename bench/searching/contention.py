@@ -13,7 +13,7 @@ import client
 import machine
 from corpus import Corpus
 from prepared import Prepared
-from ragagent import config
+from ragagent import config_file
 from report import Report
 from searching.questions import Question
 from server import Running, running
@@ -35,7 +35,7 @@ def measure(report: Report, corpus: Corpus, prepared: Prepared, questions: Seque
         client.each(started.port, plain)
 
         def load() -> None:
-            for _ in range(config.load().ingest.max_delta_rows // TOGETHER + 2):
+            for _ in range(config_file.load().ingest.max_delta_rows // TOGETHER + 2):
                 _upsert(started, prepared.store, corpus, numbers, TOGETHER)
 
         def trickle() -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 import machine
 from prepared import Prepared
-from ragagent import config
+from ragagent import config_file
 from ragagent.index.fusion import fuse
 from ragagent.index.searchers import Searchers
 from report import Report
@@ -33,7 +33,7 @@ Times = npt.NDArray[np.float64]
 
 def measure(report: Report, stores: Sequence[Prepared], questions: Sequence[Question]) -> None:
     """Rounds go over all sizes in turn, so that what else the machine does falls on all of them alike."""
-    settings = config.load().retrieval
+    settings = config_file.load().retrieval
     taken: dict[tuple[int, str], list[Times]] = {(one.size, leg): [] for one in stores for leg in LEGS}
     open_ = [Searchers(one.index, ef_search=settings.ef_search) for one in stores]
     for turn in range(ROUNDS + 1):
@@ -70,7 +70,7 @@ def _opening(index: Path, store: str) -> float:
     """Return the milliseconds of a first pin: manifest, generations, delta, lexical index; files in memory."""
     seconds = []
     for _ in range(OPENINGS):
-        searchers = Searchers(index, ef_search=config.load().retrieval.ef_search)
+        searchers = Searchers(index, ef_search=config_file.load().retrieval.ef_search)
         begun = time.perf_counter()
         with searchers.pin(store):
             seconds.append(time.perf_counter() - begun)

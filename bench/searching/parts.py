@@ -13,7 +13,7 @@ import numpy as np
 import tantivy
 
 from prepared import Prepared
-from ragagent import config, text
+from ragagent import config_file, text
 from ragagent.index.fusion import fuse
 from ragagent.providers import registry
 from searching.exact import Exact, faiss
@@ -34,9 +34,9 @@ class Parts:
 
     def __init__(self, prepared: Prepared, vectors: Any, exact: Exact, questions: Sequence[Question], recall: float):
         """The graph looks at as many neighbours as it takes to find what the store's own search does, `recall`."""
-        self._candidates = config.load().retrieval.candidates
-        self._weight = config.load().retrieval.dense_weight
-        self._embedder = registry.embedder(config.load().embedder)
+        self._candidates = config_file.load().retrieval.candidates
+        self._weight = config_file.load().retrieval.dense_weight
+        self._embedder = registry.embedder(config_file.load().embedder)
         faiss.omp_set_num_threads(1)
         self._index = vectors
         self._parameters: Any = None

@@ -15,8 +15,9 @@ import click
 
 from ragagent.cli.data_directory import config_option
 from ragagent.cli.output import Output, reporting, table
-from ragagent.config import Config, load
+from ragagent.config import Config
 from ragagent.config import keys as config_keys
+from ragagent.config_file import load
 
 HIDDEN = "[redacted]"
 

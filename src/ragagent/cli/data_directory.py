@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from ragagent.cli.output import Command
-from ragagent.config import Data, load
+from ragagent.config import Data
+from ragagent.config_file import load
 
 data_option = click.option(
     "--data", "directory", type=click.Path(file_okay=False), metavar="DIR", help="The data directory."

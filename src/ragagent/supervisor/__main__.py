@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ragagent.config import Config, load
+from ragagent.config import Config
+from ragagent.config_file import load
 from ragagent.errors import EXIT_CONFIG, EXIT_OK, ConfigError
 from ragagent.supervisor import log, sockets, upgrade
 from ragagent.supervisor.arbiter import SIGNALS, Arbiter, Options

@@ -25,7 +25,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ragagent.config import Config, load
+from ragagent.config import Config
+from ragagent.config_file import load
 from ragagent.errors import EXIT_CANNOT_START, EXIT_CONFIG, EXIT_OK, ConfigError
 from ragagent.lifeline import Lifeline, settle_signals
 from ragagent.supervisor import facts, log

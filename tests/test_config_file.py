@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ragagent import config
-from ragagent.config import Config, Profile, keys, load
+from ragagent.config import Config, Profile, keys
+from ragagent.config_file import load
 from ragagent.errors import ConfigError
 
 
@@ -160,25 +161,6 @@ def test_only_an_address_that_is_surely_loopback_counts_as_it(
 def test_workers_follow_the_cores_unless_they_are_given() -> None:
     assert 1 <= config.Server().worker_count <= 4
     assert config.Server(workers=9).worker_count == 9
-
-
-def test_changes_name_each_key_that_differs_and_what_a_reload_does(tmp_path: Path) -> None:
-    old = load(None, {})
-    new = load(
-        written(
-            tmp_path,
-            "[server]\nworkers = 3\nhang_seconds = 9\n[data]\ndir = '/x'\n[profile.a]\nresults = 2\n[embedders.b]\n",
-        ),
-        {},
-    )
-    assert dict(config.changes(old, new)) == {
-        "server.workers": "rolls",
-        "server.hang_seconds": "hot",
-        "data.dir": "restart",
-        "embedders": "rolls",
-        "profile": "rolls",
-    }
-    assert list(config.changes(old, load(None, {}))) == []
 
 
 def test_every_key_can_be_set_from_the_environment_and_says_what_a_reload_does() -> None:
