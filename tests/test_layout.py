@@ -16,12 +16,15 @@ import ragagent
 ROOT = Path(ragagent.__file__).parent
 TESTS = Path(__file__).parent
 
-GROUND = {"errors", "types", "text", "config", "names", "telemetry", "lifeline"}
-ADAPTERS = {"store", "index", "cache", "providers", "edge"}
+GROUND = {"errors", "types", "text", "config", "config_file", "names", "telemetry", "lifeline"}
+ADAPTERS = {"store", "index", "remote", "cache", "limits", "providers", "edge"}
 # What each part may import besides itself and the package's own version.
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     **dict.fromkeys(ADAPTERS, GROUND),
+    # What both keep in Redis they reach through the one connection to it.
+    "cache": GROUND | {"remote"},
+    "limits": GROUND | {"remote"},
     "engine": GROUND | (ADAPTERS - {"edge"}),
     "api": GROUND | ADAPTERS | {"engine"},
     "worker": GROUND | ADAPTERS | {"engine", "api"},
@@ -64,6 +67,7 @@ SUPERVISOR_BEYOND_STDLIB = {"ragagent.supervisor.report"}
 # Modules without a test file of their own, each with what holds them instead.
 UNMIRRORED = {
     "ragagent": "the version, read by the build",
+    "ragagent.config": "the sections, all of which test_config_file loads",
     "ragagent.types": "values without behaviour, used by every test",
     "ragagent.worker": "wires; tests/scenarios start it whole",
     "ragagent.indexer": "wires; tests/scenarios start it whole",

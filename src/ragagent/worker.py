@@ -16,7 +16,6 @@ from ragagent import names, telemetry
 from ragagent.api.app import build
 from ragagent.api.services import Services
 from ragagent.cache.local import ByteLRU
-from ragagent.cache.remote import Remote
 from ragagent.cache.tiered import TieredCache
 from ragagent.config import Config
 from ragagent.edge.server import Server
@@ -31,6 +30,7 @@ from ragagent.errors import EXIT_OK, ConfigError
 from ragagent.index.searchers import Searchers
 from ragagent.lifeline import Lifeline, attend
 from ragagent.providers import registry
+from ragagent.remote.connection import Remote
 from ragagent.store import jobs, keys
 from ragagent.store.database import Database
 

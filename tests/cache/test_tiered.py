@@ -10,9 +10,9 @@ import pytest
 from ragagent.cache import envelope, keys
 from ragagent.cache.keys import Key
 from ragagent.cache.local import ByteLRU
-from ragagent.cache.remote import NoReply, Remote
 from ragagent.cache.tiered import JITTER, MAX_WRITES, Fetched, TieredCache
 from ragagent.errors import Invalid
+from ragagent.remote.connection import NoReply, Remote
 from redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio

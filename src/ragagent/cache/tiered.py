@@ -23,8 +23,8 @@ from ragagent.cache.envelope import Refused
 from ragagent.cache.flight import Flights
 from ragagent.cache.keys import Key
 from ragagent.cache.local import ByteLRU, LocalStats
-from ragagent.cache.remote import NoReply, Remote, RemoteStats
 from ragagent.errors import Invalid
+from ragagent.remote.connection import NoReply, Remote, RemoteStats
 
 T = TypeVar("T")
 Tier = Literal["l1", "l2", "miss", "bypass"]

@@ -1,4 +1,4 @@
-"""L2: the values that all workers share, in Redis. It may be slow to help; it never breaks or delays an answer.
+"""The one Redis of this process: what workers and hosts share. It may be slow to help; it never breaks an answer.
 
 Whatever goes wrong is a `NoReply`, counted by its reason, and to a caller a miss. What it costs is bounded: a command
 waits at most SLOT_SECONDS for a connection and `timeout_seconds` for each reply, and after three failures in a row the
@@ -19,7 +19,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, NoReturn, Self, TypeVar
@@ -29,11 +29,12 @@ from aiocache.serializers import NullSerializer
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.commands.core import AsyncScript
 from redis.exceptions import MaxConnectionsError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from ragagent.cache.breaker import Breaker
 from ragagent.errors import ConfigError
+from ragagent.remote.breaker import Breaker
 
 T = TypeVar("T")
 State = Literal["off", "up", "degraded"]
@@ -96,6 +97,7 @@ class Remote:
         self._is_closed = False
         self._slots = asyncio.Semaphore(connections)  # FIFO; redis-py's own waiting pool lets a releaser overtake
         self._no_replies: Counter[str] = Counter()
+        self._scripts: dict[str, AsyncScript] = {}
         self._refused: set[str] = set()  # the commands that the server answered with an error the last time
         self._complained: set[str] = set()  # those that were logged since the server came up
         self._pool = _pool(url or "redis://", connections, timeout_seconds, client_name)
@@ -128,15 +130,25 @@ class Remote:
             self._breaker.allows()
 
     async def get(self, key: str) -> bytes | NoReply | None:
-        return await self._call("get", lambda: self._backend._get(key, encoding=None))
+        return await self.call("get", lambda: self._backend._get(key, encoding=None))
 
     async def set(self, key: str, value: bytes, ttl: float) -> NoReply | None:
         """Store `value` for `ttl` seconds; None: it is stored."""
-        reply = await self._call("set", lambda: self._backend._set(key, value, ttl=ttl))
+        reply = await self.call("set", lambda: self._backend._set(key, value, ttl=ttl))
         return reply if isinstance(reply, NoReply) else None
 
     async def unlink(self, *keys: bytes | str) -> int | NoReply:
-        return await self._call("unlink", lambda: self._client.unlink(*keys))
+        return await self.call("unlink", lambda: self._client.unlink(*keys))
+
+    async def run(self, script: str, keys: Sequence[str], arguments: Sequence[bytes | str | int | float] = ()) -> Any:
+        """Return what the Lua `script` returns, or a NoReply. All `keys` share one hash tag: a cluster needs it.
+
+        It goes as a digest, and in full only where the server does not know it.
+        """
+        known = self._scripts.get(script)
+        if known is None:
+            known = self._scripts[script] = self._client.register_script(script)
+        return await self.call("evalsha", lambda: known(keys=list(keys), args=list(arguments)))
 
     async def purge(self, prefix: str, timeout_seconds: float = 10.0) -> tuple[int, bool]:
         """Unlink every key that begins with `prefix`; return how many, and whether the end was reached in time."""
@@ -157,7 +169,7 @@ class Remote:
         return total, False
 
     async def _scan(self, cursor: int, pattern: str) -> tuple[int, list[bytes | str]] | NoReply:
-        return await self._call("scan", lambda: self._client.scan(cursor, match=pattern, count=SCAN_COUNT))
+        return await self.call("scan", lambda: self._client.scan(cursor, match=pattern, count=SCAN_COUNT))
 
     def stats(self) -> RemoteStats:
         idle, in_use = (count for count, _ in self._pool.get_connection_count())
@@ -172,8 +184,8 @@ class Remote:
         except Exception as exc:
             log.info("Closing the connections to Redis took no proper end: %s.", type(exc).__name__)
 
-    async def _call(self, command: str, run: Callable[[], Awaitable[T]]) -> T | NoReply:
-        """Run one command, or say why not. The one place where Redis' errors end."""
+    async def call(self, command: str, run: Callable[[], Awaitable[T]]) -> T | NoReply:
+        """Run one command, or say why not. The one place where Redis' errors end. `command` names it in the log."""
         if os.getpid() != self._owner:
             raise RuntimeError(f"This Redis client belongs to process {self._owner}; create one after the fork.")
         if not self._url or self._is_closed:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ragagent.cache.breaker import FAILURES, Breaker
+from ragagent.remote.breaker import FAILURES, Breaker
 
 pytestmark = pytest.mark.anyio
 DOWN = ConnectionError("down")

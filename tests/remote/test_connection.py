@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ragagent.cache.breaker import FAILURES
-from ragagent.cache.remote import NoReply, Remote
 from ragagent.errors import ConfigError
+from ragagent.remote.breaker import FAILURES
+from ragagent.remote.connection import NoReply, Remote
 from redis_server import RedisServer, redis_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.redis]
@@ -197,7 +197,7 @@ async def test_a_smaller_pool_in_the_url_does_not_blame_the_server(redis: RedisS
 async def test_many_callers_on_few_connections_are_all_served(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ragagent.cache.remote.SLOT_SECONDS", 10.0)
+    monkeypatch.setattr("ragagent.remote.connection.SLOT_SECONDS", 10.0)
     async with Remote(redis.url, connections=4, timeout_seconds=5.0) as remote:
         replies = await asyncio.gather(*(remote.get(KEY) for _ in range(64)))
         assert replies == [None] * 64
@@ -276,7 +276,7 @@ async def test_no_log_line_holds_what_a_command_carried(
 def test_a_forked_child_may_not_use_its_parents_connections() -> None:
     program = """
 import asyncio, os
-from ragagent.cache.remote import Remote
+from ragagent.remote.connection import Remote
 remote = Remote("redis://127.0.0.1:1")
 child = os.fork()
 if not child:
@@ -335,3 +335,14 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
         key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return directory / "redis.crt", directory / "redis.key"
+
+
+async def test_a_script_runs_also_after_the_server_has_forgotten_it(redis: RedisServer) -> None:
+    script = "redis.call('SET', KEYS[1], ARGV[1]) return redis.call('GET', KEYS[1])"
+    async with Remote(redis.url) as remote:
+        assert await remote.run(script, ["{a}:x"], [b"\xff1"]) == b"\xff1"
+        with contextlib.closing(redis.admin()) as admin:
+            admin.script_flush()
+        assert await remote.run(script, ["{a}:x"], ["2"]) == b"2"
+        redis.kill()
+        assert isinstance(await remote.run(script, ["{a}:x"], ["3"]), NoReply)
