@@ -100,6 +100,9 @@ UNMIRRORED = {
     "ragagent.supervisor.member": "the table under test_fleet and test_settle",
     "ragagent.supervisor.release": "values; every test of the fleet reads them",
     "ragagent.api.services": "what test_app wires",
+    "ragagent.api.schemas.asking": "the fields, in test_body; what they ask for in test_chat",
+    "ragagent.api.schemas.embeddings": "the fields, in test_body",
+    "ragagent.api.schemas.fields": "the types of fields, in test_body",
     "ragagent.providers.base": "two protocols; every provider's test speaks them",
 }
 

@@ -21,10 +21,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ragagent.api import problems, schemas
+from ragagent.api import problems
 from ragagent.api.hangup import while_connected
 from ragagent.api.models import profile
 from ragagent.api.replies import JSON, freshness, note_timings, read_headers
+from ragagent.api.schemas.asking import FileSearchTool
+from ragagent.api.schemas.body import read
+from ragagent.api.schemas.chat import ChatCompletion
+from ragagent.api.schemas.search import ComparisonFilter, CompoundFilter, RankingOptions, filter_tree
 from ragagent.api.services import Services, caller, services
 from ragagent.api.vector_stores import chunk_name
 from ragagent.engine.answering.answer import Answerer, Pieces, Question, Reply, history_of
@@ -36,12 +40,12 @@ log = logging.getLogger("ragagent.api")
 
 
 async def create(request: Request) -> Response:
-    asked = await schemas.read(request, schemas.ChatCompletion)
+    asked = await read(request, ChatCompletion)
     with problems.in_terms_of(_fields(asked)):
         return await _answer(request, asked)
 
 
-async def _answer(request: Request, asked: schemas.ChatCompletion) -> Response:
+async def _answer(request: Request, asked: ChatCompletion) -> Response:
     app, who = services(request), caller(request)
     question, stores = await _question(app, who, asked)
     stores = await freshness(request, app, stores)
@@ -54,7 +58,7 @@ async def _answer(request: Request, asked: schemas.ChatCompletion) -> Response:
     return JSONResponse(head.completion(answer, reply), headers=read_headers(reply.tier, reply.generations, stores))
 
 
-def _fields(asked: schemas.ChatCompletion) -> Mapping[str, str]:
+def _fields(asked: ChatCompletion) -> Mapping[str, str]:
     """Return where in this request the parameters of its search came from."""
     ours, tool = asked.ragagent, bool(asked.tools)
     return {
@@ -69,7 +73,7 @@ async def _stream(
     request: Request,
     app: Services,
     who: Caller,
-    asked: schemas.ChatCompletion,
+    asked: ChatCompletion,
     question: Question,
     stores: Sequence[VectorStore],
     head: Head,
@@ -103,7 +107,7 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def _question(app: Services, who: Caller, asked: schemas.ChatCompletion) -> tuple[Question, list[VectorStore]]:
+async def _question(app: Services, who: Caller, asked: ChatCompletion) -> tuple[Question, list[VectorStore]]:
     """Put together what the profile says, what a file_search tool says, and what our own field says: the last wins."""
     chosen = profile(app, asked.model)
     if asked.n != 1:
@@ -118,7 +122,7 @@ async def _question(app: Services, who: Caller, asked: schemas.ChatCompletion) -
         text=text,
         stores=tuple(stores),
         limit=search.results or chosen.results or app.config.retrieval.results,
-        filter=schemas.filter_tree(search.filters),
+        filter=filter_tree(search.filters),
         fusion=ranking.fusion,
         dense_weight=ranking.dense_weight,
         score_threshold=ranking.score_threshold,
@@ -138,15 +142,15 @@ async def _question(app: Services, who: Caller, asked: schemas.ChatCompletion) -
 class SearchSettings:
     stores: Sequence[str] = ()
     results: int | None = None
-    filters: schemas.ComparisonFilter | schemas.CompoundFilter | None = None
-    ranking: schemas.RankingOptions = field(default_factory=schemas.RankingOptions)
+    filters: ComparisonFilter | CompoundFilter | None = None
+    ranking: RankingOptions = field(default_factory=RankingOptions)
 
 
-def _search_settings(asked: schemas.ChatCompletion) -> SearchSettings:
+def _search_settings(asked: ChatCompletion) -> SearchSettings:
     for tool in asked.tools:
         if tool.type != "file_search":
             raise Invalid(f"'tools': the type '{tool.type}' is not supported, only 'file_search'.", param="tools")
-    tool = asked.tools[0] if asked.tools else schemas.FileSearchTool(type="file_search")
+    tool = asked.tools[0] if asked.tools else FileSearchTool(type="file_search")
     ours = asked.ragagent
     return SearchSettings(
         stores=ours.stores or [store for tool in asked.tools for store in tool.vector_store_ids],

@@ -6,9 +6,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from ragagent.api import schemas
 from ragagent.api.problems import in_terms_of
 from ragagent.api.replies import acknowledged, seq_header
+from ragagent.api.schemas.body import read
+from ragagent.api.schemas.documents import DeleteDocuments, NewText, UpsertDocuments
 from ragagent.api.services import caller, services
 from ragagent.api.vector_store_files import shown
 from ragagent.engine.ingest import NewDocument, check_text
@@ -18,7 +19,7 @@ _FIELDS = {"vector_store_id": "store"}
 
 
 async def upsert(request: Request) -> JSONResponse:
-    asked = await schemas.read(request, schemas.UpsertDocuments)
+    asked = await read(request, UpsertDocuments)
     app, who = services(request), caller(request)
     limit = app.config.ingest.max_text_chars
     new = [_new_document(document, position, limit) for position, document in enumerate(asked.documents)]
@@ -34,7 +35,7 @@ async def upsert(request: Request) -> JSONResponse:
     )
 
 
-def _new_document(given: schemas.NewText, position: int, max_chars: int) -> NewDocument:
+def _new_document(given: NewText, position: int, max_chars: int) -> NewDocument:
     field = f"documents.{position}.text"
     if given.url is not None:
         raise Invalid("Fetching a 'url' is not supported; send its 'text'.", param=f"documents.{position}.url")
@@ -45,7 +46,7 @@ def _new_document(given: schemas.NewText, position: int, max_chars: int) -> NewD
 
 
 async def delete(request: Request) -> JSONResponse:
-    asked = await schemas.read(request, schemas.DeleteDocuments)
+    asked = await read(request, DeleteDocuments)
     with in_terms_of(_FIELDS):
         written, found = await services(request).ingest.remove(caller(request), asked.store, asked.external_ids)
     gone = set(found)

@@ -9,14 +9,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from ragagent.api import schemas
+from ragagent.api.schemas.body import read
+from ragagent.api.schemas.embeddings import Embeddings
 from ragagent.api.services import services
 from ragagent.errors import Invalid, NotFound
 from ragagent.text import count_tokens
 
 
 async def create(request: Request) -> JSONResponse:
-    asked = await schemas.read(request, schemas.Embeddings)
+    asked = await read(request, Embeddings)
     embedder = services(request).embedders.default
     if asked.model != embedder.model:
         raise NotFound(

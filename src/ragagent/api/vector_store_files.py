@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from ragagent.api import schemas
 from ragagent.api.replies import JSON, POLL_AFTER_MS, acknowledged, listing, page_of, seq_header
+from ragagent.api.schemas.body import read
+from ragagent.api.schemas.vector_stores import AttachFile, CreateBatch, UpdateFile, chunking_of
 from ragagent.api.services import Services, caller, services
 from ragagent.api.vector_stores import file_counts
 from ragagent.engine.ingest import Attachment
@@ -45,9 +46,9 @@ def shown(row: Document, seen: int) -> JSON:
 
 
 async def create(request: Request) -> JSONResponse:
-    asked = await schemas.read(request, schemas.AttachFile)
+    asked = await read(request, AttachFile)
     app, who, store_id = services(request), caller(request), request.path_params["store_id"]
-    chunking = schemas.chunking_of(asked.chunking_strategy)
+    chunking = chunking_of(asked.chunking_strategy)
     written = await app.ingest.attach(who, store_id, [Attachment(asked.file_id, asked.attributes or {}, chunking)])
     visible = await app.ingest.visible(written.store, written.seq, app.config.ingest.wait_seconds)
     (row,) = await app.catalog.current(written.documents)
@@ -71,7 +72,7 @@ async def show(request: Request) -> JSONResponse:
 
 
 async def update(request: Request) -> JSONResponse:
-    asked = await schemas.read(request, schemas.UpdateFile)
+    asked = await read(request, UpdateFile)
     app, who = services(request), caller(request)
     written = await app.ingest.set_attributes(
         who, request.path_params["store_id"], request.path_params["file_id"], asked.attributes or {}
@@ -120,22 +121,22 @@ def shown_batch(batch: Batch, counts: Counts) -> JSON:
 
 
 async def create_batch(request: Request) -> JSONResponse:
-    asked = await schemas.read(request, schemas.CreateBatch)
+    asked = await read(request, CreateBatch)
     app, who = services(request), caller(request)
     batch, written = await app.ingest.attach_batch(who, request.path_params["store_id"], _batch_files(asked))
     _, counts = await app.catalog.batch(who, written.store.id, batch.id)
     return JSONResponse(shown_batch(batch, counts), headers=seq_header(written.seq))
 
 
-def _batch_files(asked: schemas.CreateBatch) -> list[Attachment]:
+def _batch_files(asked: CreateBatch) -> list[Attachment]:
     """Return each file with its own attributes and chunking; those of the batch are the default."""
-    shared = schemas.chunking_of(asked.chunking_strategy)
+    shared = chunking_of(asked.chunking_strategy)
     if asked.files:
         return [
             Attachment(
                 file.file_id,
                 file.attributes or asked.attributes or {},
-                schemas.chunking_of(file.chunking_strategy) or shared,
+                chunking_of(file.chunking_strategy) or shared,
             )
             for file in asked.files
         ]

@@ -9,8 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from ragagent.api import schemas
 from ragagent.api.replies import JSON, freshness, listing, note_timings, page_of, read_headers, seq_header
+from ragagent.api.schemas.body import read
+from ragagent.api.schemas.search import Search, filter_tree
+from ragagent.api.schemas.vector_stores import CreateStore, UpdateStore, chunking_of
 from ragagent.api.services import caller, services
 from ragagent.engine.ingest import Attachment
 from ragagent.engine.retrieval.query import Query
@@ -46,10 +48,10 @@ def file_counts(counts: Counts) -> Mapping[str, int]:
 
 
 async def create(request: Request) -> JSONResponse:
-    asked = await schemas.read(request, schemas.CreateStore, optional=True)
+    asked = await read(request, CreateStore, optional=True)
     _refuse_expiry(asked.expires_after)
     app, who = services(request), caller(request)
-    chunking = schemas.chunking_of(asked.chunking_strategy)
+    chunking = chunking_of(asked.chunking_strategy)
     for file_id in asked.file_ids:
         await app.catalog.file(who, file_id)  # Before the store is there: a wrong id leaves nothing half-made.
     row = await app.catalog.create_store(who, asked.name or "", asked.metadata or {}, chunking)
@@ -80,7 +82,7 @@ async def show(request: Request) -> JSONResponse:
 
 
 async def update(request: Request) -> JSONResponse:
-    asked = await schemas.read(request, schemas.UpdateStore)
+    asked = await read(request, UpdateStore)
     _refuse_expiry(asked.expires_after)
     app = services(request)
     row = await app.catalog.update_store(
@@ -99,7 +101,7 @@ async def delete(request: Request) -> JSONResponse:
 
 
 async def search(request: Request) -> JSONResponse:
-    asked = await schemas.read(request, schemas.Search)
+    asked = await read(request, Search)
     app, who = services(request), caller(request)
     store = await app.catalog.store(who, request.path_params["store_id"])
     app.catalog.check_space(store)
@@ -124,13 +126,13 @@ async def search(request: Request) -> JSONResponse:
     )
 
 
-def _query(asked: schemas.Search, text: str, store: VectorStore) -> Query:
+def _query(asked: Search, text: str, store: VectorStore) -> Query:
     ranking = asked.ranking_options
     return Query(
         text=text,
         stores=(store,),
         limit=asked.max_num_results,
-        filter=schemas.filter_tree(asked.filters),
+        filter=filter_tree(asked.filters),
         fusion=ranking.fusion,
         dense_weight=ranking.dense_weight,
         score_threshold=ranking.score_threshold,
