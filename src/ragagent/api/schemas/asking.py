@@ -1,4 +1,4 @@
-"""Where to look for an answer: OpenAI's file_search tool, and our own field."""
+"""What is asked of an answer by chats and responses alike: by OpenAI's file_search tool, and by our own field."""
 
 from __future__ import annotations
 
@@ -26,3 +26,11 @@ class Overrides(Schema):
     results: Annotated[int, Field(ge=1, le=50)] | None = None
     filters: AnyFilter | None = None
     ranking_options: RankingOptions | None = None
+
+
+class Asking(Schema):
+    model: Name
+    stream: bool = False
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    tools: Annotated[list[FileSearchTool], Field(max_length=16, fail_fast=True)] = Field(default_factory=list)
+    ragagent: Overrides = Overrides()

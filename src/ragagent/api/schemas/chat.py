@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictStr
 
-from ragagent.api.schemas.asking import FileSearchTool, Overrides
+from ragagent.api.schemas.asking import Asking
 from ragagent.api.schemas.body import Schema
 from ragagent.api.schemas.fields import Name
 from ragagent.errors import Invalid
@@ -45,14 +45,9 @@ class StreamOptions(Schema):
     include_usage: bool = False
 
 
-class ChatCompletion(Schema):
-    model: Name
+class ChatCompletion(Asking):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000, fail_fast=True)]
-    stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None  # its name until 2024, which most servers and clients keep
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     n: int = 1
-    tools: Annotated[list[FileSearchTool], Field(max_length=16, fail_fast=True)] = Field(default_factory=list)
-    ragagent: Overrides = Overrides()
