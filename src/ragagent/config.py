@@ -110,6 +110,10 @@ class Data:
         return self.path / "pepper"
 
     @property
+    def session_locks(self) -> Path:
+        return self.path / "sessions.lock"
+
+    @property
     def doorbell(self) -> Path:
         return self.path / "indexer.sock"
 
@@ -197,6 +201,19 @@ class Quota:
 
 
 @dataclass(frozen=True)
+class Session:
+    store: Literal["auto", "sqlite", "redis"] = _key("auto")  # auto: shared through Redis where there is one
+    wait_seconds: float = _key(2.0, minimum=0)
+    idle_seconds: float = _key(86_400.0, minimum=1)
+    max_age_seconds: float = _key(30 * 86_400.0, minimum=1)
+    turn_bytes: int = _key(32 * 1024, minimum=1)
+    max_bytes: int = _key(256 * 1024, minimum=1)
+    max_turns: int = _key(200, minimum=1)
+    tenant_sessions: int = _key(10_000, minimum=0)  # 0, here and below: no such limit
+    tenant_bytes: int = _key(4096 * MIB, minimum=0)
+
+
+@dataclass(frozen=True)
 class Telemetry:
     endpoint: str = _key("", env="OTEL_EXPORTER_OTLP_ENDPOINT")
     service_name: str = _key("ragagent", env="OTEL_SERVICE_NAME")
@@ -228,6 +245,7 @@ class Config:
     retrieval: Retrieval = field(default_factory=Retrieval)
     ingest: Ingest = field(default_factory=Ingest)
     quota: Quota = field(default_factory=Quota)
+    session: Session = field(default_factory=Session)
     telemetry: Telemetry = field(default_factory=Telemetry)
     profile: Mapping[str, Profile] = field(default_factory=lambda: {"ragagent": Profile()})
 
@@ -245,6 +263,7 @@ SECTIONS: dict[str, type[Any]] = {
     "retrieval": Retrieval,
     "ingest": Ingest,
     "quota": Quota,
+    "session": Session,
     "telemetry": Telemetry,
 }
 

@@ -230,6 +230,22 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What was said, and what was answered. It is kept whole or not at all.
+
+    `messages` is what the client said in this turn, without its instructions. "incomplete": the answer was cut at its
+    bound of tokens. `payload` is JSON that the API keeps with it, and that nobody else reads.
+    """
+
+    id: str
+    created_at: int
+    messages: tuple[Message, ...]
+    answer: str
+    status: Literal["completed", "incomplete"] = "completed"
+    payload: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """All that a generator may use: the question, the evidence in rank order ([1] first), the same as chat messages."""
 

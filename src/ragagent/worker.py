@@ -22,6 +22,7 @@ from ragagent.edge.server import Server
 from ragagent.engine.access import Access
 from ragagent.engine.answering.answer import Answerer
 from ragagent.engine.catalog import Catalog, Chunking
+from ragagent.engine.conversations.conversations import Conversations
 from ragagent.engine.doorbell import Doorbell
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.queue import Queue
@@ -33,6 +34,7 @@ from ragagent.providers import registry
 from ragagent.remote.connection import Remote
 from ragagent.store import jobs, keys
 from ragagent.store.database import Database
+from ragagent.store.session_locks import SessionLocks
 
 BEHIND_SECONDS = 60.0  # a job that waits longer says that the indexer does not keep up
 
@@ -116,6 +118,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
         embedders=embedders,
         retriever=retriever,
         answerer=Answerer(retriever, generator, cache, config.retrieval, cache_seconds=config.cache.answer_seconds),
+        conversations=Conversations(database, SessionLocks(config.data.session_locks), config.session),
         checks=checks,
         started_at=int(time.time()),
     )

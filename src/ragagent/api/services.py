@@ -12,6 +12,7 @@ from ragagent.config import Config
 from ragagent.engine.access import Access
 from ragagent.engine.answering.answer import Answerer
 from ragagent.engine.catalog import Catalog
+from ragagent.engine.conversations.conversations import Conversations
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.queue import Queue
 from ragagent.engine.retrieval.retrieve import Retriever
@@ -29,6 +30,7 @@ class Services:
     embedders: Embedders
     retriever: Retriever
     answerer: Answerer
+    conversations: Conversations
     checks: Callable[[], Awaitable[Mapping[str, Any]]]  # name -> state; what /readyz reports
     started_at: int
 
