@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 import anyio
+import anyio.lowlevel
 import numpy as np
 
 from ragagent.engine.indexing.parsing.parse import parse
@@ -63,6 +65,49 @@ class Scripted:
         if self.failure is not None:
             raise self.failure
         yield Delta(usage=self._usage, finish_reason="length" if self._is_cut else "stop")
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Failing:
+    """A generator that fails after so many words."""
+
+    model = "failing"
+
+    def __init__(self, error: Exception, words: int) -> None:
+        self._error = error
+        self._words = words
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
+        for _ in range(self._words):
+            yield Delta("word ")
+        raise self._error
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Endless:
+    """A generator that never ends: it talks on, or it thinks, until it is closed."""
+
+    model = "endless"
+
+    def __init__(self, *, thinks: bool = False) -> None:
+        self._thinks = thinks
+        self.began = anyio.Event()
+        self.ended = anyio.Event()
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
+        self.began.set()
+        try:
+            if self._thinks:
+                await anyio.sleep_forever()
+            for _ in itertools.count():
+                yield Delta("word ")
+                await anyio.lowlevel.checkpoint()
+        finally:
+            self.ended.set()
 
     async def aclose(self) -> None:
         pass

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import httpx
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp
 
 from application import TEXTS, Api, conforms
-from fakes import BagOfWords, Scripted
+from fakes import BagOfWords, Endless, Failing, Scripted
+from leaving import Leaving
 from ragagent.config import Server as Settings
 from ragagent.edge.server import Server
 from ragagent.errors import Upstream
-from ragagent.providers.base import Delta
 from ragagent.providers.embedders import Embedders
-from ragagent.types import Prompt, Usage
+from ragagent.types import Usage
 
 pytestmark = pytest.mark.anyio
 
@@ -274,24 +272,6 @@ async def test_a_store_of_another_embedder_is_a_conflict_that_no_retry_mends(api
 # When the generator fails
 
 
-class Failing:
-    """A generator that fails after so many words."""
-
-    model = "failing"
-
-    def __init__(self, error: Exception, words: int) -> None:
-        self._error = error
-        self._words = words
-
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
-        for _ in range(self._words):
-            yield Delta("word ")
-        raise self._error
-
-    async def aclose(self) -> None:
-        pass
-
-
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_failure_before_the_first_word_is_a_status(api: Api, stream: bool) -> None:
     await api.store(**TEXTS)
@@ -323,81 +303,12 @@ async def test_a_mistake_of_ours_is_reported_without_its_text(api: Api, caplog: 
 # When the client leaves
 
 
-class Endless:
-    """A generator that never ends: it talks on, or it thinks, until it is closed."""
-
-    model = "endless"
-
-    def __init__(self, *, thinks: bool = False) -> None:
-        self._thinks = thinks
-        self.began = anyio.Event()
-        self.ended = anyio.Event()
-
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
-        self.began.set()
-        try:
-            if self._thinks:
-                await anyio.sleep_forever()
-            for _ in itertools.count():
-                yield Delta("word ")
-                await anyio.lowlevel.checkpoint()
-        finally:
-            self.ended.set()
-
-    async def aclose(self) -> None:
-        pass
-
-
-class Leaving:
-    """A client that hangs up: as soon as the model has begun, or after so many messages of the answer.
-
-    `slow`: the message it is sent then never ends, as when a socket is full.
-    """
-
-    def __init__(self, generator: Endless, after: int | None, *, slow: bool = False) -> None:
-        self._generator = generator
-        self._after = after
-        self._slow = slow
-        self._left = anyio.Event()
-        self._bodies = [b""]
-        self.received: list[Message] = []
-
-    async def post(self, app: ASGIApp, body: dict[str, Any]) -> None:
-        self._bodies = [json.dumps(body).encode()]
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.1"},  # what Hypercorn says
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": PATH,
-            "raw_path": PATH.encode(),
-            "query_string": b"",
-            "headers": [],
-        }
-        with anyio.fail_after(10):
-            await app(scope, self._receive, self._send)
-
-    async def _receive(self) -> Message:
-        if self._bodies:
-            return {"type": "http.request", "body": self._bodies.pop(), "more_body": False}
-        await (self._generator.began if self._after is None else self._left).wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Message) -> None:
-        self.received.append(message)
-        if len(self.received) == self._after:
-            self._left.set()
-            if self._slow:
-                await anyio.sleep_forever()
-
-
 @pytest.mark.parametrize(("after", "slow"), [(1, False), (1, True), (2, True), (5, False), (5, True)])
 async def test_a_client_that_leaves_a_stream_ends_the_models_talk(api: Api, after: int, slow: bool) -> None:
     await api.store(**TEXTS)
     generator = Endless()
     with api.speaking(generator) as app:
-        await Leaving(generator, after, slow=slow).post(app, asking(stream=True))
+        await Leaving(generator, after, slow=slow).post(app, PATH, asking(stream=True))
     # Now, not when the garbage collector comes by: a model talks, and charges, until its connection is closed.
     assert generator.ended.is_set()
 
@@ -410,7 +321,7 @@ async def test_a_client_that_leaves_before_the_first_word_ends_the_models_thinki
     generator = Endless(thinks=True)
     client = Leaving(generator, None)
     with api.speaking(generator) as app:
-        await client.post(app, asking(stream=stream))
+        await client.post(app, PATH, asking(stream=stream))
     assert generator.ended.is_set()
     assert client.received == []
     assert errors(caplog.records) == []
