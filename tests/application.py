@@ -84,10 +84,10 @@ class Api:
         uploaded = await self.json("POST", "/v1/files", files={"file": (filename, text.encode())}, data=form)
         return str(uploaded["id"])
 
-    def key(self, name: str = "key") -> str:
+    def key(self, name: str = "key", *, tenant: str = "default") -> str:
         """Return the token of a new API key."""
         with closing(Database.open(self.config.data.database)) as database, database.write() as tx:
-            return keys.add(tx, keys.pepper(self.config.data.pepper), tenant="default", name=name, stores=None)[1]
+            return keys.add(tx, keys.pepper(self.config.data.pepper), tenant=tenant, name=name, stores=None)[1]
 
     @contextmanager
     def speaking(self, generator: Generator) -> Iterator[Starlette]:

@@ -10,7 +10,19 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from ragagent.api import chat, documents, embeddings, files, health, jobs, models, vector_store_files, vector_stores
+from ragagent.api import (
+    chat,
+    documents,
+    embeddings,
+    files,
+    health,
+    jobs,
+    models,
+    responses,
+    stored_responses,
+    vector_store_files,
+    vector_stores,
+)
 from ragagent.api.auth import Authenticate
 from ragagent.api.body_limit import BodyLimit
 from ragagent.api.observe import Observe
@@ -38,6 +50,8 @@ routes = [
     *vector_stores.routes,
     *vector_store_files.routes,
     *chat.routes,
+    *responses.routes,
+    *stored_responses.routes,
     *documents.routes,
     *jobs.routes,
 ]

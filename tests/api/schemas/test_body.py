@@ -15,6 +15,7 @@ from ragagent.api.schemas.body import Schema
 from ragagent.api.schemas.chat import ChatCompletion
 from ragagent.api.schemas.documents import DeleteDocuments, UpsertDocuments
 from ragagent.api.schemas.embeddings import Embeddings
+from ragagent.api.schemas.responses import CreateResponse
 from ragagent.api.schemas.search import Search
 from ragagent.api.schemas.vector_stores import AttachFile, CreateBatch, CreateStore, UpdateFile, UpdateStore
 from ragagent.errors import Invalid
@@ -52,6 +53,19 @@ VALID: Mapping[type[Schema], Any] = {
         "temperature": 0.5,
         "tools": [{"type": "file_search", "vector_store_ids": ["vs_1"], "filters": EQ}],
         "ragagent": {"stores": ["facts"], "results": 3, "filters": EQ, "ranking_options": {"fusion": "rrf"}},
+    },
+    CreateResponse: {
+        "model": "ragagent",
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": "Why?"}]}],
+        "instructions": "Be brief.",
+        "previous_response_id": "resp_1",
+        "store": False,
+        "max_output_tokens": 5,
+        "metadata": {"a": "b"},
+        "include": ["file_search_call.results"],
+        "text": {"format": {"type": "text"}},
+        "tool_choice": {"type": "file_search"},
+        "tools": [{"type": "file_search", "vector_store_ids": ["vs_1"], "filters": EQ}],
     },
 }
 by_schema = pytest.mark.parametrize("schema", VALID, ids=lambda schema: schema.__name__)
@@ -254,6 +268,9 @@ def test_the_first_wrong_field_is_named() -> None:
         (ChatCompletion, {"model": "m", "messages": [{"role": "user", "content": [{}] * 100}] * 100}),
         (ChatCompletion, {"model": "m", "messages": [], "tools": [{}] * 50_000}),
         (ChatCompletion, {"model": "m", "messages": [], "ragagent": {"stores": [0] * 50_000}}),
+        (CreateResponse, {"model": "m", "input": [0] * 50_000}),
+        (CreateResponse, {"model": "m", "input": [{"role": "user", "content": [{}] * 100}] * 100}),
+        (CreateResponse, {"model": "m", "input": "x", "include": ["x"] * 50_000}),
     ],
 )
 def test_thousands_of_mistakes_are_not_gathered(schema: type[Schema], body: Any) -> None:
