@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from openai.types.responses import FileSearchToolParam
 
 import servers
 
@@ -152,6 +153,37 @@ def test_file_search_tool_names_the_stores(client: openai.OpenAI, store: str) ->
         tools=[{"type": "file_search", "vector_store_ids": [store]}],  # type: ignore[list-item]
     )
     assert "2000" in (completion.choices[0].message.content or "")
+
+
+@pytest.mark.parametrize(
+    ("question", "words", "file"),
+    [("When did the Øresund Bridge open?", "1 July 2000", "bridge"), ("长城的总长度是多少？", "21196千米", "长城")],
+)
+def test_a_response_is_streamed_continued_and_kept_on_every_worker(
+    server: servers.Running, client: openai.OpenAI, store: str, question: str, words: str, file: str
+) -> None:
+    tool = FileSearchToolParam(type="file_search", vector_store_ids=[store])
+    with client.responses.stream(model="ragagent", input=question, tools=[tool]) as stream:
+        said = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        first = stream.get_final_response()
+    assert words in said
+    assert said == first.output_text
+    cited = first.output[1].content[0].annotations[0]  # type: ignore[union-attr,index]
+    assert cited.filename == file  # type: ignore[union-attr]
+    for _ in range(8):  # each on a connection of its own, and so on either worker
+        with server.openai() as another:
+            follow_up = another.responses.create(
+                model="ragagent", input=question, previous_response_id=first.id, tools=[tool]
+            )
+            assert words in follow_up.output_text
+            assert another.responses.retrieve(first.id).output_text == said
+    listed = [item.type for item in client.responses.input_items.list(follow_up.id, limit=2, order="asc")]
+    assert listed == ["message", "file_search_call", "message", "message"]
+    client.responses.delete(first.id)
+    for _ in range(8):
+        with server.openai() as another, pytest.raises(openai.NotFoundError) as gone:
+            another.responses.create(model="ragagent", input=question, previous_response_id=first.id)
+        assert gone.value.code == "previous_response_not_found"
 
 
 def test_embeddings_come_as_base64_and_as_floats(client: openai.OpenAI) -> None:

@@ -16,21 +16,26 @@ from ragagent.types import Page, Turn
 
 
 def packed(response: JSON, items: Sequence[JSON]) -> bytes:
-    """Return what is kept with a turn: the response as its client was told it, and the items of its input."""
-    return json.dumps({"response": response, "input": items}, ensure_ascii=False, separators=(",", ":")).encode()
+    """Return what is kept with a turn: the response as its client was told it, and the items of its input.
+
+    What the search found is left out: a document's text must not outlive the document.
+    """
+    output = [{**item, "results": None} if item["type"] == "file_search_call" else item for item in response["output"]]
+    kept = {"response": {**response, "output": output}, "input": items}
+    return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 async def show(request: Request) -> JSONResponse:
     asked = request.query_params
     if asked.get("stream", "false") != "false":
         raise Invalid("'stream' is not supported here: a response is streamed as it is made.", param="stream")
-    response = _response(await _turn(request))
-    if "file_search_call.results" in asked.getlist("include[]") and response["output"][0]["results"] is None:
+    if "file_search_call.results" in asked.getlist("include[]"):
         raise Invalid(
-            f"Response '{response['id']}' was kept without the results of its search: 'include' them when it is made.",
+            "'include' has value 'file_search_call.results'; they are told when a response is made, and not kept.",
             param="include",
         )
-    return JSONResponse(response)
+    turn = await _turn(request)
+    return JSONResponse(json.loads(turn.payload)["response"])
 
 
 async def delete(request: Request) -> JSONResponse:
@@ -64,11 +69,6 @@ async def _turn(request: Request) -> Turn:
     if "response" not in json.loads(turn.payload):  # a turn of a chat
         raise missing
     return turn
-
-
-def _response(turn: Turn) -> JSON:
-    response: JSON = json.loads(turn.payload)["response"]
-    return response
 
 
 def _items(turn: Turn, *, with_output: bool) -> list[JSON]:
