@@ -98,6 +98,8 @@ def test_a_query_of_100000_characters(http: httpx.Client, store: str) -> None:
     assert "100000" in error["message"]
     chat = {"model": "ragagent", "messages": [{"role": "user", "content": "long " * 20_000}]}
     refusal(http.post("/v1/chat/completions", json=chat), 400)
+    response = {"model": "ragagent", "input": "long " * 20_000, "store": False}
+    assert refusal(http.post("/v1/responses", json=response), 400)["param"] == "input"
 
 
 def test_unknown_store_and_file(http: httpx.Client, store: str) -> None:

@@ -112,6 +112,28 @@ def test_what_fails_in_the_middle_of_a_stream_is_an_error_event(scene: Scene, fa
     assert failed.value.code == "upstream_error"
 
 
+@pytest.mark.parametrize("fault", [Cut(3), Cut(3, clean=True), ErrorEvent(3)])
+def test_a_response_that_fails_in_the_middle_says_so_and_is_not_kept(scene: Scene, fault: Fault) -> None:
+    with scene.running.openai(max_retries=0) as client:
+        scene.fake.next(fault)
+        with client.responses.stream(model="ragagent", input=QUESTION) as stream:
+            *_, last = stream
+        assert last.type == "response.failed"
+        assert last.response.error
+        assert last.response.error.type == "upstream_error"
+        with pytest.raises(openai.NotFoundError):
+            client.responses.retrieve(last.response.id)
+
+
+def test_what_a_response_continues_is_told_to_the_endpoint(scene: Scene) -> None:
+    with scene.running.openai() as client:
+        first = client.responses.create(model="ragagent", input=QUESTION, instructions="Be brief.")
+        client.responses.create(model="ragagent", input=QUESTION, previous_response_id=first.id)
+    system, *talk, _ = scene.fake.requests[-1].body["messages"]
+    assert [message["content"] for message in talk] == [QUESTION, first.output_text]
+    assert "Be brief." not in system["content"]
+
+
 def test_documents_wait_for_an_embedder_that_is_away(scene: Scene) -> None:
     scene.fake.next(*[Status(503)] * 4)
     reply = scene.running.upsert(scene.store, later="The windmill was built in 1712.")
