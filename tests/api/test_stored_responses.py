@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 
 from application import Api, conforms
 from fakes import Scripted
-from responding import PATH, QUESTION, asking, client, events, user
+from ragagent.types import Caller, Message, Turn
+from responding import PATH, QUESTION, asking, client, events, say, user
 
 pytestmark = pytest.mark.anyio
 
@@ -107,6 +108,18 @@ async def test_another_tenant_sees_nothing_of_it(api: Api, facts: str) -> None:
     body = {"model": "ragagent", "input": QUESTION, "previous_response_id": kept}
     assert (await api.refusal(404, "POST", PATH, json=body, headers=stranger))["param"] == "previous_response_id"
     assert (await api.http.get(f"{PATH}/{kept}")).status_code == 200
+
+
+async def test_a_turn_of_a_chat_is_no_response_and_can_be_continued(api: Api, facts: str) -> None:
+    said = Turn("resp_chat", 1_700_000_000, (Message("user", "Any bridges?"),), "Some.")
+    await api.services.conversations.add(Caller(), said)
+    await api.refusal(404, "GET", f"{PATH}/resp_chat")
+    generator = Scripted("In 2000 [1].")
+    with api.speaking(generator) as app:
+        follow_up = await say(app, asking(previous_response_id="resp_chat"))
+    assert [message.content for message in generator.prompts[0].messages[1:-1]] == ["Any bridges?", "Some."]
+    listed = await api.json("GET", f"{PATH}/{follow_up.json()['id']}/input_items")
+    assert [item["content"][0]["text"] for item in listed["data"]] == [QUESTION]
 
 
 async def test_the_items_of_the_input_are_listed_in_pages(api: Api, facts: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -40,7 +41,8 @@ async def show(request: Request) -> JSONResponse:
 
 async def delete(request: Request) -> JSONResponse:
     turn = await _turn(request)
-    await services(request).conversations.delete(caller(request), turn.id)
+    with _known(request):
+        await services(request).conversations.delete(caller(request), turn.id)
     return JSONResponse({"id": turn.id, "object": "response", "deleted": True})
 
 
@@ -53,22 +55,29 @@ async def input_items(request: Request) -> JSONResponse:
     """List what the answer was made from: the input, and before it the responses that it continues."""
     page = page_of(request)
     last = await _turn(request)
-    turns = await services(request).conversations.chain(caller(request), last.id)
+    with _known(request):
+        turns = await services(request).conversations.chain(caller(request), last.id)
     items = [item for turn in turns for item in _items(turn, with_output=turn.id != last.id)]
     return listing(_within(items, page), page)
 
 
 async def _turn(request: Request) -> Turn:
     """Return the turn that the path names. Raises NotFound."""
-    response_id: str = request.path_params["response_id"]
-    missing = NotFound(f"Response with id '{response_id:.80}' not found.", param="response_id")
-    try:
+    with _known(request) as response_id:
         turn = await services(request).conversations.get(caller(request), response_id)
+        if "response" not in json.loads(turn.payload):
+            raise NotFound("A turn of a chat.")
+        return turn
+
+
+@contextmanager
+def _known(request: Request) -> Iterator[str]:
+    """Give the id of the path; say of a turn that is not there what it is to the client."""
+    response_id: str = request.path_params["response_id"]
+    try:
+        yield response_id
     except NotFound as exc:
-        raise missing from exc
-    if "response" not in json.loads(turn.payload):  # a turn of a chat
-        raise missing
-    return turn
+        raise NotFound(f"Response with id '{response_id:.80}' not found.", param="response_id") from exc
 
 
 def _items(turn: Turn, *, with_output: bool) -> list[JSON]:
