@@ -168,6 +168,10 @@ ANSWER_OUTCOME = _attribute("ragagent.answer.outcome", "How a question ended: an
 CACHE_TIER = _attribute("ragagent.cache.tier", "Where it was found: l1, l2, none.")
 CACHE_KIND = _attribute("ragagent.cache.kind", "What is cached: embedding, retrieval, answer.")
 CACHE_OUTCOME = _attribute("ragagent.cache.outcome", "What the tier said: hit, miss, error.")
+SESSION_OUTCOME = _attribute(
+    "ragagent.session.outcome",
+    "What became of a turn: kept, replayed (a retry got it), apart (kept here, others will be told), branched, busy.",
+)
 RETRIEVAL_STAGE = _attribute("ragagent.retrieval.stage", "Part of a retrieval: embed, search (both legs, fused), text.")
 RETRIEVAL_DENSE = _attribute("ragagent.retrieval.dense", "Candidates of the dense leg.")
 RETRIEVAL_LEXICAL = _attribute("ragagent.retrieval.lexical", "Candidates of the lexical leg.")
@@ -233,6 +237,9 @@ CACHE_REQUESTS = Counter(
 )
 RETRIEVAL_DURATION = Histogram(
     "ragagent.retrieval.duration", "s", "Searches by duration, whole and by part.", (RETRIEVAL_STAGE,), _STAGE_SECONDS
+)
+SESSION_TURNS = Counter(
+    "ragagent.session.turns", "{turn}", "Turns of sessions by what became of them.", (SESSION_OUTCOME,)
 )
 GEN_AI_DURATION = Histogram(
     "gen_ai.client.operation.duration",

@@ -98,6 +98,8 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
         embedders,
         Chunking(config.ingest.chunk_tokens, config.ingest.chunk_overlap_tokens),
     )
+    conversations = Conversations(database, SessionLocks(config.data.session_locks), config.session, remote)
+    await stack.enter_async_context(conversations.running())
     retriever = Retriever(database, searchers, embedders, cache, config.retrieval, config.cache)
 
     async def checks() -> Mapping[str, Any]:
@@ -118,7 +120,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
         embedders=embedders,
         retriever=retriever,
         answerer=Answerer(retriever, generator, cache, config.retrieval, cache_seconds=config.cache.answer_seconds),
-        conversations=Conversations(database, SessionLocks(config.data.session_locks), config.session),
+        conversations=conversations,
         checks=checks,
         started_at=int(time.time()),
     )

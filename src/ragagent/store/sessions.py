@@ -32,6 +32,12 @@ class SessionRow:
     is_pending: bool
     is_branched: bool
 
+    @property
+    def caller(self) -> Caller:
+        """Whoever may use it."""
+        stores = None if self.reach == turns.ALL_STORES else frozenset(filter(None, self.reach.split(",")))
+        return Caller(self.tenant, None, stores)
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -49,9 +55,11 @@ def find(tx: Transaction, caller: Caller, name: str, now: float) -> SessionRow |
     return None if row is None else _session(row)
 
 
-def by_id(tx: Transaction, session_id: int) -> SessionRow | None:
-    row = tx.execute("SELECT * FROM sessions WHERE id = ?", (session_id,)).fetchone()
-    return None if row is None else _session(row)
+def of_turn(tx: Transaction, turn_id: str) -> tuple[SessionRow, TurnRow] | None:
+    """Return the session that a turn is of, and the turn in its place there, deleted or not."""
+    turn = tx.execute("SELECT * FROM turns WHERE id = ?", (turn_id,)).fetchone()
+    session = tx.execute("SELECT * FROM sessions WHERE id = ?", (turn["session_id"],)).fetchone() if turn else None
+    return None if session is None else (_session(session), turns.unpacked(turn))
 
 
 def line(tx: Transaction, session: SessionRow, bounds: Bounds) -> tuple[TurnRow, ...]:
@@ -95,6 +103,63 @@ def append(
         )
         _trim(tx, session.id, bounds)
     return is_next
+
+
+def adopt(
+    tx: Transaction, caller: Caller, name: str, rows: Sequence[TurnRow], common: int, bounds: Bounds, now: float
+) -> int:
+    """Let the turns of another host follow the one at position `common`; return how many of ours stood there.
+
+    Those are kept aside: they can be asked for and answered to by their ids.
+    """
+    session = _begun(tx, caller, name, rows[-1], now)
+    aside = tx.execute(
+        "UPDATE turns SET is_aside = 1 WHERE session_id = ? AND position > ? AND NOT is_aside", (session.id, common)
+    ).rowcount
+    for row in rows:
+        # A try of the same request may have made a turn on either host: a retry gets the one that is in the line.
+        tx.execute(
+            "UPDATE turns SET idempotency_key = NULL WHERE session_id = ? AND idempotency_key = ? AND id <> ?",
+            (session.id, row.key, row.turn.id),
+        )
+        own = tx.execute(
+            "UPDATE turns SET is_aside = 0, position = ? WHERE id = ? AND session_id = ?",
+            (row.position, row.turn.id, session.id),
+        )
+        if not own.rowcount:
+            turns.insert(tx, caller, row, session_id=session.id)
+    tx.execute(
+        "UPDATE sessions SET head = ?, position = ?, is_pending = 0, is_branched = is_branched OR ?, expires_at = ?"
+        " WHERE id = ?",
+        (rows[-1].turn.id, rows[-1].position, aside > 0, now + bounds.idle_seconds, session.id),
+    )
+    _trim(tx, session.id, bounds)
+    return aside
+
+
+def blank(tx: Transaction, session: SessionRow, turn_ids: Sequence[str]) -> None:
+    """Erase what these turns hold, where they are of this session."""
+    for turn_id in turn_ids:
+        if tx.execute("SELECT 1 FROM turns WHERE id = ? AND session_id = ?", (turn_id, session.id)).fetchone():
+            turns.blank(tx, turn_id)
+
+
+def mark_pending(tx: Transaction, turn_id: str) -> None:
+    """Note that the other hosts have yet to be told of a turn."""
+    tx.execute("UPDATE sessions SET is_pending = 1 WHERE id = (SELECT session_id FROM turns WHERE id = ?)", (turn_id,))
+
+
+def mark_told(tx: Transaction, session: SessionRow) -> None:
+    """Note that the other hosts know of all turns of a session that `session` knows of."""
+    tx.execute("UPDATE sessions SET is_pending = 0 WHERE id = ? AND head = ?", (session.id, session.head))
+
+
+def pending(tx: Transaction, now: float, after: int, limit: int) -> list[SessionRow]:
+    """Return sessions that other hosts have yet to be told of, in the order of their ids."""
+    rows = tx.execute(
+        "SELECT * FROM sessions WHERE is_pending AND id > ? AND expires_at > ? ORDER BY id LIMIT ?", (after, now, limit)
+    )
+    return [_session(row) for row in rows]
 
 
 def _begun(tx: Transaction, caller: Caller, name: str, row: TurnRow, now: float) -> SessionRow:

@@ -87,6 +87,11 @@ def find(tx: Transaction, caller: Caller, turn_id: str) -> Turn | None:
     return None if row is None else unpacked(row).turn
 
 
+def is_aside(tx: Transaction, turn_id: str) -> bool:
+    """Whether another turn has taken this one's place in its session."""
+    return tx.execute("SELECT 1 FROM turns WHERE id = ? AND is_aside", (turn_id,)).fetchone() is not None
+
+
 def chain(tx: Transaction, caller: Caller, turn_id: str, *, max_turns: int, max_bytes: int) -> tuple[Turn, ...]:
     """Return the line that ends with this turn, oldest first: its newest part within the bounds, and itself always.
 
@@ -108,20 +113,19 @@ def chain(tx: Transaction, caller: Caller, turn_id: str, *, max_turns: int, max_
     return tuple(unpacked(row).turn for row in rows)
 
 
-def erase(tx: Transaction, caller: Caller, turn_id: str) -> int | None:
-    """Erase what a turn holds. Return the session that it is of, or None.
+def erase(tx: Transaction, caller: Caller, turn_id: str) -> None:
+    """Erase what a turn holds. Raises NotFound.
 
     A row without contents stays while others may stand on it, so that the line before it and after it holds together.
-    Raises NotFound.
     """
     _existing(tx, caller, turn_id)
-    session_id: int | None = tx.execute("SELECT session_id FROM turns WHERE id = ?", (turn_id,)).fetchone()[0]
-    has_children = tx.execute("SELECT 1 FROM turns WHERE parent = ? LIMIT 1", (turn_id,)).fetchone() is not None
-    if session_id is None and not has_children:
-        tx.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
-    else:
+    in_line = (
+        "SELECT 1 FROM turns WHERE parent = :id UNION SELECT 1 FROM turns WHERE id = :id AND session_id IS NOT NULL"
+    )
+    if tx.execute(in_line, {"id": turn_id}).fetchone():
         blank(tx, turn_id)
-    return session_id
+    else:
+        tx.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
 
 
 def blank(tx: Transaction, turn_id: str) -> None:

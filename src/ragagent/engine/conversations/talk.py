@@ -61,13 +61,21 @@ class Talk:
     """
 
     def __init__(
-        self, seen: Seen, key: str | None, fingerprint: bytes, keep: Callable[[TurnRow], Awaitable[State]]
+        self,
+        seen: Seen,
+        key: str | None,
+        fingerprint: bytes,
+        keep: Callable[[TurnRow], Awaitable[State]],
+        *,
+        is_apart: bool = False,
     ) -> None:
         self.replayed = _replayed(seen.by_key, key, fingerprint)
         self.turns = tuple(row.turn for row in seen.line if not row.is_deleted)
-        self.state: State = "branched" if seen.session is not None and seen.session.is_branched else "ok"
-        self.head = seen.session.head if seen.session is not None else None
-        self.position = seen.session.position if seen.session is not None else 0
+        self.state: State = "degraded" if is_apart else "ok"
+        self._head, self._position = None, 0
+        if seen.session is not None:
+            self._head, self._position = seen.session.head, seen.session.position
+            self.state = "branched" if seen.session.is_branched else self.state
         self._key = key
         self._fingerprint = fingerprint
         self._keep = keep
@@ -81,9 +89,11 @@ class Talk:
 
         Once for each Talk. Raises StorageFull, Unavailable; then nothing was kept.
         """
-        row = TurnRow(turn, self.head, self.position + 1, self._key, self._fingerprint if self._key else None)
+        row = TurnRow(turn, self._head, self._position + 1, self._key, self._fingerprint if self._key else None)
         with anyio.CancelScope(shield=True):  # What has been answered is kept, whether or not the client still listens.
-            self.state = await self._keep(row)
+            state = await self._keep(row)
+        if state != "ok" or self.state == "degraded":  # What was set aside before is still to be reported.
+            self.state = state
 
 
 def history(turns: tuple[Turn, ...]) -> tuple[Message, ...]:
