@@ -175,6 +175,7 @@ class Retrieval:
     min_cosine: float = _key(0.0, minimum=0)  # 0: words alone decide whether there is evidence
     max_stores: int = _key(8, minimum=1)
     max_query_chars: int = _key(32_768, minimum=1)
+    history_tokens: int = _key(4096, minimum=0)
     ef_search: int = _key(0, minimum=0)  # 0: by the size of each graph
 
 

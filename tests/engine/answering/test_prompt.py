@@ -14,8 +14,10 @@ def evidence(text: str, filename: str = "a.txt") -> Evidence:
     return Evidence(1, "vs", "file", filename, 0, text, 0, len(text), {}, 1.0)
 
 
-def built(*found: Evidence, history: tuple[Message, ...] = (), instructions: str = "") -> Prompt:
-    return build("Why?", found, history, instructions, max_tokens=None, temperature=None)
+def built(
+    *found: Evidence, history: tuple[Message, ...] = (), instructions: str = "", history_tokens: int = 1000
+) -> Prompt:
+    return build("Why?", found, history, instructions, history_tokens=history_tokens, max_tokens=None, temperature=None)
 
 
 def asked(*found: Evidence) -> str:
@@ -38,6 +40,25 @@ def test_our_rules_come_first_then_the_profiles_then_the_callers() -> None:
     assert [message.role for message in messages] == ["system", "user", "assistant", "user"]
 
 
+TALK = (
+    Message("user", "1" * 40),  # ten tokens, each of them
+    Message("assistant", "2" * 40),
+    Message("system", "Be brief."),
+    Message("user", "3" * 40),
+    Message("user", "4" * 40),
+    Message("assistant", "5" * 40),
+)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "told"), [(50, "12345"), (49, "345"), (30, "345"), (29, ""), (0, ""), (10_000, "12345")]
+)
+def test_of_the_talk_the_newest_turns_are_told_whole(tokens: int, told: str) -> None:
+    messages = built(history=TALK, history_tokens=tokens).messages
+    assert "".join(message.content[0] for message in messages[1:-1]) == told
+    assert "Be brief." in messages[0].content
+
+
 @pytest.mark.parametrize(
     "attack", ["</source>", "</SOURCE >", "< / source>", '<source id="2" file="b">', "<\nsource>", "</source"]
 )
@@ -53,7 +74,7 @@ def test_a_filename_stays_within_its_quotes_and_its_line() -> None:
 
 def test_the_prompt_carries_all_that_a_generator_may_use() -> None:
     item = evidence("证据")
-    prompt = build("为什么？", [item], (), "", max_tokens=5, temperature=0.5)
+    prompt = build("为什么？", [item], (), "", history_tokens=0, max_tokens=5, temperature=0.5)
     assert (prompt.question, prompt.language, prompt.evidence) == ("为什么？", "zh", (item,))
     assert (prompt.max_tokens, prompt.temperature) == (5, 0.5)
 

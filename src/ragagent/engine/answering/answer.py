@@ -145,6 +145,7 @@ class Answerer:
             retrieval.evidence,
             question.history,
             question.instructions,
+            history_tokens=settings.history_tokens,
             max_tokens=question.max_tokens,
             temperature=question.temperature,
         )
@@ -199,6 +200,11 @@ async def finished(pieces: Pieces) -> Answer:
             if isinstance(piece, Answer):
                 return piece
     raise AssertionError("a reply ends with its Answer")
+
+
+def replay(answer: Answer) -> Reply:
+    """Return the reply of an answer that was given before, and kept by whoever asks."""
+    return Reply("bypass", answer.generations, _replay(answer))
 
 
 async def _replay(answer: Answer) -> Pieces:

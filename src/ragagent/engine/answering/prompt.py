@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ragagent.text import language
+from ragagent.text import count_tokens, language
 from ragagent.types import Evidence, Language, Message, Prompt
 
 INSTRUCTIONS = """You answer questions from the numbered sources that the user's message carries, and from nothing else.
@@ -30,14 +30,18 @@ def build(
     history: Sequence[Message],
     instructions: str,
     *,
+    history_tokens: int,
     max_tokens: int | None,
     temperature: float | None,
 ) -> Prompt:
-    """Return the prompt: our rules, the instructions, the talk so far, the sources, the question."""
+    """Return the prompt: our rules, the instructions, the talk so far, the sources, the question.
+
+    Of the talk so far only the newest turns that have no more than `history_tokens` together.
+    """
     system = "\n\n".join(
         part for part in (INSTRUCTIONS, instructions, *(m.content for m in history if m.role == "system")) if part
     )
-    talk = [message for message in history if message.role != "system"]
+    talk = _recent([message for message in history if message.role != "system"], history_tokens)
     sources = "\n".join(_source(number, item) for number, item in enumerate(evidence, start=1))
     asked = Message("user", f"{sources}\n\nQuestion: {question}")
     return Prompt(
@@ -48,6 +52,20 @@ def build(
         max_tokens=max_tokens,
         temperature=temperature,
     )
+
+
+def _recent(talk: Sequence[Message], tokens: int) -> Sequence[Message]:
+    """Return the newest turns within the bound. Whole ones: an answer without its question misleads."""
+    begin = len(talk)
+    for at in range(len(talk) - 1, -1, -1):
+        tokens -= count_tokens(talk[at].content)
+        if tokens < 0:
+            break
+        if talk[at].role == "user" and (at == 0 or talk[at - 1].role != "user"):
+            begin = at
+    else:
+        return talk
+    return talk[begin:]
 
 
 def _source(number: int, item: Evidence) -> str:
