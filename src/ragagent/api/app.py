@@ -19,6 +19,7 @@ from ragagent.api import (
     jobs,
     models,
     responses,
+    sessions,
     stored_responses,
     vector_store_files,
     vector_stores,
@@ -35,6 +36,7 @@ EXPOSED = [
     "x-ragagent-seq",
     "x-ragagent-generation",
     "x-ragagent-cache",
+    *sessions.HEADERS,
     "server-timing",
     # The official client for browsers waits and retries by these.
     "retry-after",

@@ -7,18 +7,17 @@ in the last, `[DONE]` at the end. A stream that merely ends is taken for success
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ragagent.api import problems
+from ragagent.api import problems, sessions
 from ragagent.api.answers import explanation, shown_citations
 from ragagent.api.asking import fields, question
 from ragagent.api.event_stream import EventStream, after, begun, event
@@ -27,9 +26,10 @@ from ragagent.api.replies import JSON, note_timings, read_headers
 from ragagent.api.schemas.body import read
 from ragagent.api.schemas.chat import ChatCompletion
 from ragagent.api.services import caller, services
-from ragagent.engine.answering.answer import Question, Reply, history_of
+from ragagent.api.sessions import Exchange
+from ragagent.engine.answering.answer import Answerer, Question, Reply, history_of, replay
 from ragagent.errors import Invalid, RagagentError
-from ragagent.types import Answer
+from ragagent.types import Answer, Caller
 
 log = logging.getLogger("ragagent.api")
 
@@ -43,21 +43,33 @@ async def create(request: Request) -> Response:
 async def _answer(request: Request, asked: ChatCompletion) -> Response:
     app, who = services(request), caller(request)
     asking = await _question(request, asked)
-    head = Head(asked.model)
-    if asked.stream:
-        return await _stream(request, asked, asking, head)
-    reply, answer = await while_connected(request, app.answerer.answer(who, asking))
+    async with AsyncExitStack() as stack:
+        talk = await stack.enter_async_context(sessions.exchange(request, asking, int(time.time())))
+        asking = talk.after_history(asking)
+        head = Head(asked.model, talk)
+        if asked.stream:
+            reply, first = await while_connected(request, begun(_opened(app.answerer, who, asking, talk)))
+            note_timings(request, reply.timings)
+            events = _events(head, reply, first, talk, with_usage=asked.stream_options.include_usage)
+            return EventStream(events, reply.pieces, _headers(reply, asking, talk), stack.pop_all())
+        reply, answer = await while_connected(request, _finished(app.answerer, who, asking, talk))
+        await talk.keep(answer)
     note_timings(request, reply.timings)
-    headers = read_headers(reply.tier, reply.generations, asking.query.stores)
-    return JSONResponse(head.completion(answer, reply), headers=headers)
+    return JSONResponse(head.completion(answer, reply), headers=_headers(reply, asking, talk))
 
 
-async def _stream(request: Request, asked: ChatCompletion, asking: Question, head: Head) -> Response:
-    app, who = services(request), caller(request)
-    reply, first = await while_connected(request, begun(app.answerer, who, asking))
-    note_timings(request, reply.timings)
-    events = _events(head, reply, first, with_usage=asked.stream_options.include_usage)
-    return EventStream(events, reply.pieces, read_headers(reply.tier, reply.generations, asking.query.stores))
+async def _opened(answerer: Answerer, who: Caller, asking: Question, talk: Exchange) -> Reply:
+    return await answerer.open(who, asking) if talk.replayed is None else replay(talk.replayed)
+
+
+async def _finished(answerer: Answerer, who: Caller, asking: Question, talk: Exchange) -> tuple[Reply, Answer]:
+    if talk.replayed is not None:
+        return replay(talk.replayed), talk.replayed
+    return await answerer.answer(who, asking)
+
+
+def _headers(reply: Reply, asking: Question, talk: Exchange) -> Mapping[str, str]:
+    return {**read_headers(reply.tier, reply.generations, asking.query.stores), **talk.headers}
 
 
 async def _question(request: Request, asked: ChatCompletion) -> Question:
@@ -74,8 +86,12 @@ class Head:
     """What every chunk of one completion repeats."""
 
     model: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
-    created: int = field(default_factory=lambda: int(time.time()))
+    talk: Exchange
+
+    @property
+    def id(self) -> str:
+        """One for a turn, however often it is asked for."""
+        return f"chatcmpl-{self.talk.turn_id.removeprefix('resp_')[:24]}"
 
     def completion(self, answer: Answer, reply: Reply) -> JSON:
         message = {
@@ -89,7 +105,7 @@ class Head:
             **self._fields("chat.completion"),
             "choices": [choice],
             "usage": usage(answer),
-            "ragagent": explanation(answer, reply),
+            "ragagent": {**explanation(answer, reply), **self.talk.body},
         }
 
     def chunk(self, delta: Mapping[str, Any], finish_reason: str | None = None, **extra: Any) -> bytes:
@@ -100,10 +116,12 @@ class Head:
         return event({**self._fields("chat.completion.chunk"), "choices": [], "usage": usage(answer)})
 
     def _fields(self, kind: str) -> JSON:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+        return {"id": self.id, "object": kind, "created": self.talk.created_at, "model": self.model}
 
 
-async def _events(head: Head, reply: Reply, first: str | Answer, *, with_usage: bool) -> AsyncGenerator[bytes]:
+async def _events(
+    head: Head, reply: Reply, first: str | Answer, talk: Exchange, *, with_usage: bool
+) -> AsyncGenerator[bytes]:
     yield head.chunk({"role": "assistant", "content": ""})
     try:
         async with aclosing(after(first, reply.pieces)) as pieces:
@@ -111,8 +129,9 @@ async def _events(head: Head, reply: Reply, first: str | Answer, *, with_usage: 
                 if isinstance(piece, str):
                     yield head.chunk({"content": piece})
                     continue
+                await talk.keep(piece)
                 last = {"annotations": shown_citations(piece.citations)}
-                yield head.chunk(last, piece.finish_reason, ragagent=explanation(piece, reply))
+                yield head.chunk(last, piece.finish_reason, ragagent={**explanation(piece, reply), **talk.body})
                 if with_usage:
                     yield head.usage_chunk(piece)
     except RagagentError as exc:

@@ -30,6 +30,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "forbidden": (403, "permission_error"),
     "not_found": (404, "invalid_request_error"),
     "conflict": (409, "invalid_request_error"),
+    "idempotency_key_reused": (422, "invalid_request_error"),
     "too_large": (413, "invalid_request_error"),
     "rate_limit_exceeded": (429, "rate_limit_error"),
     "insufficient_quota": (429, "insufficient_quota"),  # as OpenAI has it, also with x-should-retry: false
@@ -71,7 +72,8 @@ def response(error: RagagentError) -> JSONResponse:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    if status not in RETRYABLE or isinstance(error, OverQuota):
+    passes = status in RETRYABLE or error.retry_after is not None
+    if not passes or isinstance(error, OverQuota):
         headers["x-should-retry"] = "false"
     return JSONResponse(body(error), status, headers=headers)
 

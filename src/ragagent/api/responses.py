@@ -48,7 +48,7 @@ async def _answer(request: Request, asked: CreateResponse) -> Response:
 
 
 async def _stream(request: Request, making: Making) -> Response:
-    reply, first = await while_connected(request, begun(making.app.answerer, making.who, making.question))
+    reply, first = await while_connected(request, begun(making.app.answerer.open(making.who, making.question)))
     note_timings(request, reply.timings)
     try:
         results = await while_connected(request, making.results(reply))
