@@ -21,6 +21,7 @@ from ragagent import names, telemetry
 from ragagent.config import Config
 from ragagent.engine import welcome
 from ragagent.engine.catalog import Chunking
+from ragagent.engine.conversations.forgetting import Forgetting
 from ragagent.engine.doorbell import Door
 from ragagent.engine.indexing.indexer import Indexer
 from ragagent.engine.indexing.parsing.process import ParserProcess
@@ -86,6 +87,7 @@ async def _serve(config: Config, slot: int, lifeline: Lifeline) -> int:
             beside = [
                 tasks.create_task(Reembedder(database, embedders).run()),
                 tasks.create_task(Checker(database, config.data.index).run()),
+                tasks.create_task(Forgetting(database, config.session).run()),
             ]
             await _work(indexer, door, duty, database, queue)
             for task in beside:

@@ -137,7 +137,7 @@ def blank(tx: Transaction, turn_id: str) -> None:
     )
 
 
-def erase_old(tx: Transaction, before: int, limit: int) -> int:
+def erase_old(tx: Transaction, before: float, limit: int) -> int:
     """Erase at most `limit` of the turns made before that time; return how many."""
     old = "SELECT rowid FROM turns WHERE created_at < ? ORDER BY created_at LIMIT ?"
     return tx.execute(f"DELETE FROM turns WHERE rowid IN ({old})", (before, limit)).rowcount
