@@ -23,6 +23,7 @@ class BagOfWords:
     def __init__(self, dimension: int = 32, model: str = "bag-of-words") -> None:
         self.model = model
         self.dimension = dimension
+        self.is_remote = False
         self.batches: list[list[str]] = []
         self.check: Callable[[Sequence[str]], None] = lambda texts: None
 

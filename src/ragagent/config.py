@@ -139,6 +139,9 @@ class Cache:
     embedding_seconds: float = _key(86_400.0, minimum=0)
     retrieval_seconds: float = _key(3_600.0, minimum=0)
     answer_seconds: float = _key(3_600.0, minimum=0)
+    stale_seconds: float = _key(600.0, minimum=0)
+    stale_on_error_seconds: float = _key(21_600.0, minimum=0)
+    negative_seconds: float = _key(10.0, minimum=0)
 
 
 @dataclass(frozen=True)

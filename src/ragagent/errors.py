@@ -21,6 +21,9 @@ value; they are shown to users, so they carry no secret and no path outside the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 # Exit codes are the vocabulary between the supervisor, its children and the init system.
 EXIT_OK = 0
 EXIT_CONFIG = 1  # the configuration is wrong: restarting cannot help
@@ -100,3 +103,24 @@ class ConfigError(RagagentError):
     """The configuration is wrong. Raised before any process starts, or by a reload that then changes nothing."""
 
     code = "invalid_config"
+
+
+def packed(exc: RagagentError) -> dict[str, object]:
+    """Return the error as plain data, for another process to raise."""
+    kind = type(exc).__name__
+    return {"kind": kind, "message": exc.message, "param": exc.param, "code": exc.code, "retry_after": exc.retry_after}
+
+
+def unpacked(data: Mapping[str, Any]) -> RagagentError:
+    """Return the error that was packed; of a kind that this release does not know, Unavailable."""
+    kind = _kinds().get(data["kind"], Unavailable)
+    return kind(data["message"], param=data["param"], code=data["code"], retry_after=data["retry_after"])
+
+
+def _kinds() -> dict[str, type[RagagentError]]:
+    found, kinds = {}, [RagagentError]
+    while kinds:
+        kind = kinds.pop()
+        found[kind.__name__] = kind
+        kinds += kind.__subclasses__()
+    return found

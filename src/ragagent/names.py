@@ -167,7 +167,11 @@ OPENINFERENCE_KIND = _attribute("openinference.span.kind", "Phoenix's kind, wher
 ANSWER_OUTCOME = _attribute("ragagent.answer.outcome", "How a question ended: answered, refused, no_hits, error.")
 CACHE_TIER = _attribute("ragagent.cache.tier", "Where it was found: l1, l2, none.")
 CACHE_KIND = _attribute("ragagent.cache.kind", "What is cached: embedding, retrieval, answer.")
-CACHE_OUTCOME = _attribute("ragagent.cache.outcome", "What the tier said: hit, miss, error.")
+CACHE_OUTCOME = _attribute(
+    "ragagent.cache.outcome",
+    "What the tier said: hit, stale (past its time, served while it is replaced), miss, error. Where neither had it: "
+    "computed, received (another process computed it), stale (it could not be computed, and the old value was served).",
+)
 SESSION_OUTCOME = _attribute(
     "ragagent.session.outcome",
     "What became of a turn: kept, replayed (a retry got it), apart (kept here, others will be told), branched, busy.",

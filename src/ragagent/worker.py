@@ -15,6 +15,7 @@ from typing import Any
 from ragagent import names, telemetry
 from ragagent.api.app import build
 from ragagent.api.services import Services
+from ragagent.cache.life import Life
 from ragagent.cache.local import ByteLRU
 from ragagent.cache.tiered import TieredCache
 from ragagent.config import Config
@@ -119,8 +120,10 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
         queue=Queue(database, searchers, catalog, doorbell, config.ingest, config.quota),
         embedders=embedders,
         retriever=retriever,
-        answerer=Answerer(retriever, generator, cache, config.retrieval, cache_seconds=config.cache.answer_seconds),
         conversations=conversations,
+        answerer=Answerer(
+            retriever, generator, cache, config.retrieval, life=Life.of(config.cache, config.cache.answer_seconds)
+        ),
         checks=checks,
         started_at=int(time.time()),
     )

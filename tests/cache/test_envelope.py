@@ -5,20 +5,23 @@ import pickle
 import random
 import struct
 import tracemalloc
-import zlib
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragagent.cache import envelope
 from ragagent.cache.envelope import Entry, Refused
+from ragagent.cache.life import Life
 
 KEY = "rag:1:{0123456789abcdef}:answer:00ff"
+PAYLOAD_AT = envelope._PAYLOAD_AT
 NOW = 1_700_000_000.0
+LIFE = Life(60, stale=10, on_error=30)
 ANSWER = {"text": "Paris is the capital of France. " * 60, "citations": [{"quote": "Paris", "start": 0}]}
 SCALAR = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 PLAIN = st.recursive(
@@ -28,15 +31,15 @@ PLAIN = st.recursive(
 )
 
 
-def encoded(value: Any = ANSWER, key: str = KEY, ttl: float = 60.0) -> bytes:
-    plain = envelope.encode(key, value, ttl, NOW)
+def encoded(value: Any = ANSWER, key: str = KEY, life: Life = LIFE) -> bytes:
+    plain = envelope.encode(key, value, life, NOW, delta=0.25)
     assert plain is not None
     return plain
 
 
 def signed(payload: bytes) -> bytes:
     """Forge what only a peer that writes another format could: a right digest over a wrong payload."""
-    body = encoded(None)[20:52] + payload
+    body = encoded(None)[20:PAYLOAD_AT] + payload
     return encoded(None)[:4] + envelope._digest(body) + body
 
 
@@ -46,7 +49,7 @@ def test_a_value_comes_back_as_it_was_in_either_form(value: Any) -> None:
     for form in (plain, envelope.compressed(plain)):
         entry = envelope.decode(KEY, form, NOW)
         assert isinstance(entry, Entry)
-        assert entry == Entry(value, plain, NOW, NOW + 60)
+        assert entry == Entry(value, plain, NOW, NOW + 60, NOW + 70, NOW + 90, 0.25, is_nothing=False)
     assert envelope.trusted(plain).value == value
 
 
@@ -65,9 +68,9 @@ def test_text_shrinks_and_noise_stays_as_it_is() -> None:
 
 
 def test_it_lives_until_its_time_and_not_a_millisecond_longer() -> None:
-    blob = encoded(ttl=60)
-    assert isinstance(envelope.decode(KEY, blob, NOW + 59.999), Entry)
-    assert envelope.decode(KEY, blob, NOW + 60) is Refused.EXPIRED
+    blob = encoded()
+    assert isinstance(envelope.decode(KEY, blob, NOW + 89.999), Entry)
+    assert envelope.decode(KEY, blob, NOW + 90) is Refused.EXPIRED
 
 
 def test_a_value_moved_to_another_key_is_refused() -> None:
@@ -75,10 +78,10 @@ def test_a_value_moved_to_another_key_is_refused() -> None:
 
 
 def test_another_version_is_foreign() -> None:
-    assert envelope.decode(KEY, b"RG\x02" + encoded()[3:], NOW) is Refused.FOREIGN
+    assert envelope.decode(KEY, b"RG\x01" + encoded()[3:], NOW) is Refused.FOREIGN
 
 
-@given(st.binary(max_size=400) | st.binary(max_size=400).map(lambda tail: b"RG\x01" + tail))
+@given(st.binary(max_size=400) | st.binary(max_size=400).map(lambda tail: b"RG\x02" + tail))
 @settings(max_examples=500)
 def test_no_bytes_raise_or_pass(blob: bytes) -> None:
     assert isinstance(envelope.decode(KEY, blob, NOW), Refused)
@@ -87,7 +90,7 @@ def test_no_bytes_raise_or_pass(blob: bytes) -> None:
 @given(st.booleans(), st.data())
 @settings(max_examples=500)
 def test_no_damaged_byte_changes_a_value(compress: bool, data: st.DataObject) -> None:
-    """Deflate can spell one text in many ways, so a flipped bit in it may be harmless; that is all it may be."""
+    """A compressor can spell one text in many ways, so a flipped bit in it may be harmless; that is all it may be."""
     blob = bytearray(envelope.compressed(encoded()) if compress else encoded())
     at = data.draw(st.integers(0, len(blob) - 1))
     blob[at] ^= data.draw(st.integers(1, 255))
@@ -125,14 +128,33 @@ def test_signed_but_not_plain_is_corrupt(payload: bytes) -> None:
     assert envelope.decode(KEY, signed(payload), NOW) is Refused.CORRUPT
 
 
+def bomb(frame: bytes) -> bytes:
+    return b"RG\x02\x02" + encoded()[4:PAYLOAD_AT] + frame
+
+
 def test_a_bomb_is_refused_before_it_unfolds() -> None:
-    bomb = b"RG\x01\x01" + encoded()[4:52] + zlib.compress(bytes(256 * 1024 * 1024), level=9)
+    zeros = bytes(256 * 1024 * 1024)
+    told = zstandard.ZstdCompressor().compress(zeros)
+    untold = zstandard.ZstdCompressor(write_content_size=False).compress(zeros)
+    del zeros
+    assert zstandard.frame_content_size(untold) == -1
     tracemalloc.start()
     try:
-        assert envelope.decode(KEY, bomb, NOW) is Refused.CORRUPT
-        assert tracemalloc.get_traced_memory()[1] < 4 * envelope.MAX_PAYLOAD_BYTES
+        for frame in (told, untold):
+            assert len(frame) < 64 * 1024
+            assert envelope.decode(KEY, bomb(frame), NOW) is Refused.CORRUPT
+        assert tracemalloc.get_traced_memory()[1] < envelope.MAX_PAYLOAD_BYTES
     finally:
         tracemalloc.stop()
+
+
+def test_a_frame_that_says_less_than_it_holds_is_refused() -> None:
+    """The size is in the frame's head, eight bytes behind its magic number and descriptor."""
+    frame = bytearray(zstandard.ZstdCompressor().compress(bytes(100_000)))
+    at = bytes(frame).index((100_000).to_bytes(4, "little"))
+    for size in (10, 99_999, 100_001):
+        frame[at : at + 4] = size.to_bytes(4, "little")
+        assert envelope.decode(KEY, bomb(bytes(frame)), NOW) is Refused.CORRUPT
 
 
 def test_the_largest_value_survives_compression() -> None:
@@ -141,20 +163,20 @@ def test_the_largest_value_survives_compression() -> None:
     entry = envelope.decode(KEY, envelope.compressed(encoded(largest)), NOW)
     assert isinstance(entry, Entry)
     assert entry.value == largest
-    assert envelope.encode(KEY, largest + b"\x00", 60, NOW) is None
+    assert envelope.encode(KEY, largest + b"\x00", LIFE, NOW) is None
 
 
 def test_what_user_data_can_hold_and_msgpack_cannot_is_not_kept() -> None:
     deep: list[Any] = []
     for _ in range(2000):
         deep = [deep]
-    assert envelope.encode(KEY, {"year": 2**70}, 60, NOW) is None
-    assert envelope.encode(KEY, deep, 60, NOW) is None
+    assert envelope.encode(KEY, {"year": 2**70}, LIFE, NOW) is None
+    assert envelope.encode(KEY, deep, LIFE, NOW) is None
 
 
 def test_what_is_not_plain_is_a_bug() -> None:
     with pytest.raises(TypeError):
-        envelope.encode(KEY, object(), 60, NOW)
+        envelope.encode(KEY, object(), LIFE, NOW)
 
 
 class _Evil:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from ragagent.cache.flight import Flights
+from ragagent.cache.flight import Flights, Tell
 from ragagent.errors import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +19,7 @@ class Work:
         self.cancelled = 0
         self.release = asyncio.Event()
 
-    async def __call__(self) -> str:
+    async def __call__(self, tell: Tell) -> str:
         self.started += 1
         try:
             await self.release.wait()
@@ -35,11 +36,16 @@ async def work() -> Work:
 
 @pytest.fixture
 def flights() -> Flights:
-    return Flights()
+    return Flights(grace_seconds=0.0)
+
+
+async def asked(flights: Flights, work: Any) -> str:
+    found: str = await flights.join("name", work).result()
+    return found
 
 
 def callers(flights: Flights, work: Work, number: int) -> list[asyncio.Task[str]]:
-    return [asyncio.create_task(flights.join("name", work)) for _ in range(number)]
+    return [asyncio.create_task(asked(flights, work)) for _ in range(number)]
 
 
 async def turns(number: int = 5) -> None:
@@ -84,18 +90,18 @@ async def test_who_comes_after_an_abandoned_flight_starts_another(flights: Fligh
     lonely.cancel()
     await asyncio.wait([lonely])
     work.release.set()
-    assert await flights.join("name", work) == "value"
+    assert await flights.join("name", work).result() == "value"
     assert work.started == 2
 
 
 async def test_a_flight_that_takes_long_to_end_takes_no_one_on(flights: Flights, work: Work) -> None:
-    async def cling() -> str:
+    async def cling(tell: Tell) -> str:
         try:
-            return await work()
+            return await work(tell)
         finally:
             await work.release.wait()
 
-    lonely = asyncio.create_task(flights.join("name", cling))
+    lonely = asyncio.create_task(asked(flights, cling))
     await turns()
     lonely.cancel()
     await asyncio.wait([lonely])
@@ -107,23 +113,23 @@ async def test_a_flight_that_takes_long_to_end_takes_no_one_on(flights: Flights,
 
 
 async def test_a_failure_reaches_everyone_and_is_forgotten(flights: Flights, work: Work) -> None:
-    async def fail() -> str:
+    async def fail(tell: Tell) -> str:
         await work.release.wait()
         raise ValueError("no")
 
-    waiting = [asyncio.create_task(flights.join("name", fail)) for _ in range(3)]
+    waiting = [asyncio.create_task(asked(flights, fail)) for _ in range(3)]
     await turns()
     work.release.set()
     assert [type(result) for result in await asyncio.gather(*waiting, return_exceptions=True)] == [ValueError] * 3
-    assert await flights.join("name", work) == "value"
+    assert await flights.join("name", work).result() == "value"
 
 
 async def test_a_flight_that_cancels_itself_does_not_look_like_a_cancelled_request(flights: Flights) -> None:
-    async def give_up() -> str:
+    async def give_up(tell: Tell) -> str:
         raise asyncio.CancelledError
 
     with pytest.raises(Unavailable):
-        await flights.join("name", give_up)
+        await flights.join("name", give_up).result()
 
 
 async def test_a_forgotten_flight_arrives_but_takes_no_one_on(flights: Flights, work: Work) -> None:

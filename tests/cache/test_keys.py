@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.crc import key_slot
 
 from ragagent.cache import keys
 from ragagent.cache.keys import Key
@@ -77,10 +78,11 @@ def test_a_key_shows_no_text_and_one_slot_per_tenant() -> None:
     assert "acme" not in key
 
 
-def test_shared_keys_spread_over_the_slots_of_a_cluster() -> None:
-    key = keys.embedding("m", "text").rendered
-    assert key.startswith("rag:1:-:embedding:")
-    assert "{" not in key
+def test_keys_of_no_tenant_spread_over_the_slots_of_a_cluster_and_keep_what_stands_beside_them() -> None:
+    one, other = (keys.embedding("m", text).rendered for text in ("text", "another"))
+    assert one.startswith("rag:1:-:embedding:{")
+    assert key_slot(one.encode()) != key_slot(other.encode())
+    assert key_slot(one.encode()) == key_slot(f"{one}:lease".encode())
 
 
 def test_half_a_surrogate_pair_is_a_text_like_any_other() -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from ragagent.cache import envelope, keys
+from ragagent.cache.fetched import Fetched
 from ragagent.cache.keys import Key
+from ragagent.cache.life import JITTER, Life
 from ragagent.cache.local import ByteLRU
-from ragagent.cache.tiered import JITTER, MAX_WRITES, Fetched, TieredCache
+from ragagent.cache.tiered import TieredCache
+from ragagent.cache.tiers import MAX_WRITES
 from ragagent.errors import Invalid
 from ragagent.remote.connection import NoReply, Remote
 from redis_server import RedisServer
@@ -64,8 +67,8 @@ async def turns(number: int = 5) -> None:
 
 async def test_what_was_computed_once_is_found_in_l1(cache: TieredCache, compute: Compute) -> None:
     compute.value = {"text": "Paris", "hits": [1, 2.5, None], "vector": b"\x00"}
-    assert await cache.fetch(KEY, compute, ttl=60) == Fetched(compute.value, "miss")
-    assert await cache.fetch(KEY, compute, ttl=60) == Fetched(compute.value, "l1")
+    assert await cache.fetch(KEY, compute, Life(60)) == Fetched(compute.value, "miss")
+    assert await cache.fetch(KEY, compute, Life(60)) == Fetched(compute.value, "l1")
     assert await cache.get(KEY) == Fetched(compute.value, "l1")
     assert await cache.get(OTHER) is None
     assert compute.calls == 1
@@ -73,25 +76,25 @@ async def test_what_was_computed_once_is_found_in_l1(cache: TieredCache, compute
 
 async def test_none_is_a_value(cache: TieredCache) -> None:
     nothing = Compute(None)
-    assert await cache.fetch(KEY, nothing, ttl=60) == Fetched(None, "miss")
-    assert await cache.fetch(KEY, nothing, ttl=60) == Fetched(None, "l1")
+    assert await cache.fetch(KEY, nothing, Life(60)) == Fetched(None, "miss")
+    assert await cache.fetch(KEY, nothing, Life(60)) == Fetched(None, "l1")
     assert await cache.get(KEY) == Fetched(None, "l1")
 
 
 async def test_no_time_to_live_and_not_enabled_go_past_the_cache(cache: TieredCache, compute: Compute) -> None:
-    assert (await cache.fetch(KEY, compute, ttl=0)).tier == "bypass"
-    await cache.put(KEY, "value", ttl=0)
+    assert (await cache.fetch(KEY, compute, Life(0))).tier == "bypass"
+    await cache.put(KEY, "value", Life(0))
     assert await cache.get(KEY) is None
-    await cache.put(KEY, "value", ttl=60)
+    await cache.put(KEY, "value", Life(60))
     cache.enabled = False
-    assert (await cache.fetch(KEY, compute, ttl=60)).tier == "bypass"
+    assert (await cache.fetch(KEY, compute, Life(60))).tier == "bypass"
     assert await cache.get(KEY) is None
     assert compute.calls == 2
 
 
 async def test_fifty_callers_compute_once(cache: TieredCache, compute: Compute) -> None:
     compute.gate.clear()
-    waiting = [asyncio.create_task(cache.fetch(KEY, compute, ttl=60)) for _ in range(50)]
+    waiting = [asyncio.create_task(cache.fetch(KEY, compute, Life(60))) for _ in range(50)]
     await turns()
     assert cache.stats().flights == 1
     compute.gate.set()
@@ -103,21 +106,21 @@ async def test_a_cancelled_caller_leaves_the_answer_to_the_others_and_to_l1(
     cache: TieredCache, compute: Compute
 ) -> None:
     compute.gate.clear()
-    first, second = (asyncio.create_task(cache.fetch(KEY, compute, ttl=60)) for _ in range(2))
+    first, second = (asyncio.create_task(cache.fetch(KEY, compute, Life(60))) for _ in range(2))
     await turns()
     first.cancel()
     await turns()
     compute.gate.set()
     assert await second == Fetched("value", "miss")
-    assert (await cache.fetch(KEY, compute, ttl=60)).tier == "l1"
+    assert (await cache.fetch(KEY, compute, Life(60))).tier == "l1"
 
 
 async def test_a_failure_reaches_all_and_is_not_kept(cache: TieredCache, compute: Compute) -> None:
     compute.value = ValueError("no")
-    results = await asyncio.gather(*(cache.fetch(KEY, compute, ttl=60) for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(*(cache.fetch(KEY, compute, Life(60)) for _ in range(3)), return_exceptions=True)
     assert results == [compute.value] * 3
     compute.value = "value"
-    assert (await cache.fetch(KEY, compute, ttl=60)).tier == "miss"
+    assert (await cache.fetch(KEY, compute, Life(60))).tier == "miss"
 
 
 async def test_values_stored_together_expire_apart(compute: Compute) -> None:
@@ -126,7 +129,7 @@ async def test_values_stored_together_expire_apart(compute: Compute) -> None:
     cache = TieredCache(local, clock=clock)
     names = [keys.embedding("m", str(number)) for number in range(300)]
     for name in names:
-        await cache.put(name, b"", ttl=60)
+        await cache.put(name, b"", Life(60))
     clock.now += 60 * (1 - JITTER) - 0.001
     assert sum(local.peek(name.rendered) is not None for name in names) == 300
     clock.now += 6
@@ -136,8 +139,8 @@ async def test_values_stored_together_expire_apart(compute: Compute) -> None:
 
 
 async def test_a_purge_forgets_one_tenant_or_all(cache: TieredCache) -> None:
-    await cache.put(KEY, "mine", ttl=60)
-    await cache.put(OTHER, "theirs", ttl=60)
+    await cache.put(KEY, "mine", Life(60))
+    await cache.put(OTHER, "theirs", Life(60))
     assert (await cache.purge(keys.tenant_prefix("acme"))).local == 1
     assert await cache.get(KEY) is None
     assert await cache.get(OTHER) == Fetched("theirs", "l1")
@@ -151,26 +154,26 @@ async def test_a_purge_keeps_to_the_cache(cache: TieredCache) -> None:
 
 async def test_what_was_computed_before_a_purge_is_served_but_not_kept(cache: TieredCache, compute: Compute) -> None:
     compute.gate.clear()
-    early = asyncio.create_task(cache.fetch(KEY, compute, ttl=60))
+    early = asyncio.create_task(cache.fetch(KEY, compute, Life(60)))
     await turns()
     epoch = cache.epoch
     await cache.purge()
     fresh = Compute("newer")
-    assert await cache.fetch(KEY, fresh, ttl=60) == Fetched("newer", "miss")
+    assert await cache.fetch(KEY, fresh, Life(60)) == Fetched("newer", "miss")
     compute.gate.set()
     assert await early == Fetched("value", "miss")
-    await cache.put(KEY, "streamed since before", ttl=60, epoch=epoch)
+    await cache.put(KEY, "streamed since before", Life(60), epoch=epoch)
     assert await cache.get(KEY) == Fetched("newer", "l1")
 
 
 async def test_what_cannot_be_kept_is_served(cache: TieredCache) -> None:
     huge = Compute({"year": 2**70})
-    assert [(await cache.fetch(KEY, huge, ttl=60)).tier for _ in range(2)] == ["miss", "miss"]
+    assert [(await cache.fetch(KEY, huge, Life(60))).tier for _ in range(2)] == ["miss", "miss"]
     assert cache.stats().refused == {"too_large": 2}
 
 
 async def test_a_time_to_live_without_end_is_cut_to_one(cache: TieredCache) -> None:
-    await cache.put(KEY, "value", ttl=float("inf"))
+    await cache.put(KEY, "value", Life(float("inf")))
     assert await cache.get(KEY) == Fetched("value", "l1")
 
 
@@ -178,8 +181,8 @@ async def test_every_look_up_is_told_and_counted(compute: Compute) -> None:
     heard: list[tuple[str, str, str]] = []
     cache = TieredCache(ByteLRU(MIB), on_event=lambda *event: heard.append(event))
     for _ in range(2):
-        await cache.fetch(KEY, compute, ttl=60)
-    assert heard == [("l1", "retrieval", "miss"), ("l1", "retrieval", "hit")]
+        await cache.fetch(KEY, compute, Life(60))
+    assert heard == [("l1", "retrieval", "miss"), ("none", "retrieval", "computed"), ("l1", "retrieval", "hit")]
     stats = cache.stats()
     assert (stats.l1.hits, stats.l1.misses, stats.l2.misses, stats.local.entries) == (1, 1, 0, 1)
 
@@ -227,20 +230,20 @@ async def test_what_one_worker_computed_another_finds(
     workers: list[TieredCache], stored: Stored, compute: Compute
 ) -> None:
     compute.value = {"text": "Paris is the capital of France. " * 100}
-    assert (await workers[0].fetch(KEY, compute, ttl=60)).tier == "miss"
+    assert (await workers[0].fetch(KEY, compute, Life(60))).tier == "miss"
     await workers[0].drain()
     assert 50 < stored.seconds(KEY) <= 66
     assert len(stored[KEY] or b"") < 500
-    assert await workers[1].fetch(KEY, compute, ttl=60) == Fetched(compute.value, "l2")
-    assert await workers[1].fetch(KEY, compute, ttl=60) == Fetched(compute.value, "l1")
+    assert await workers[1].fetch(KEY, compute, Life(60)) == Fetched(compute.value, "l2")
+    assert await workers[1].fetch(KEY, compute, Life(60)) == Fetched(compute.value, "l1")
     assert compute.calls == 1
 
 
 @pytest.mark.redis
 async def test_fifty_callers_ask_redis_once(workers: list[TieredCache], remotes: list[Remote]) -> None:
-    await workers[0].put(KEY, "value", ttl=60)
+    await workers[0].put(KEY, "value", Life(60))
     await workers[0].drain()
-    results = await asyncio.gather(*(workers[1].fetch(KEY, Compute(), ttl=60) for _ in range(50)))
+    results = await asyncio.gather(*(workers[1].fetch(KEY, Compute(), Life(60)) for _ in range(50)))
     assert {result.tier for result in results} == {"l2"}
     assert workers[1].stats().l2.hits == 1
 
@@ -251,9 +254,9 @@ async def test_fifty_callers_ask_redis_once(workers: list[TieredCache], remotes:
     [
         (b"", "foreign"),
         (b"not ours", "foreign"),
-        (b"RG\x01\x00" + bytes(60), "corrupt"),
-        (envelope.encode(KEY.rendered, "old", -1, 1_700_000_000.0), "expired"),
-        (envelope.encode(OTHER.rendered, "theirs", 1e9, 1_700_000_000.0), "moved"),
+        (b"RG\x02\x00" + bytes(90), "corrupt"),
+        (envelope.encode(KEY.rendered, "old", Life(60), 1_700_000_000.0), "expired"),
+        (envelope.encode(OTHER.rendered, "theirs", Life(1e9), 1_700_000_000.0), "moved"),
     ],
     ids=["empty", "foreign", "corrupt", "expired", "moved"],
 )
@@ -265,9 +268,9 @@ async def test_what_is_not_its_value_is_a_miss_and_deleted(
     assert stored[KEY] is None
     assert workers[0].stats().refused == {reason: 1}
     stored[KEY] = blob
-    assert await workers[0].fetch(KEY, compute, ttl=60) == Fetched("value", "miss")
+    assert await workers[0].fetch(KEY, compute, Life(60)) == Fetched("value", "miss")
     await workers[0].drain()
-    assert (await workers[1].fetch(KEY, compute, ttl=60)).tier == "l2"
+    assert (await workers[1].fetch(KEY, compute, Life(60))).tier == "l2"
 
 
 class LateRemote(Remote):
@@ -289,18 +292,18 @@ class LateRemote(Remote):
 async def test_a_reply_that_raced_with_a_purge_does_not_enter_l1(
     redis: RedisServer, workers: list[TieredCache], compute: Compute
 ) -> None:
-    await workers[0].put(KEY, "stale", ttl=60)
+    await workers[0].put(KEY, "stale", Life(60))
     await workers[0].drain()
     async with LateRemote(redis.url) as late:
         local = ByteLRU(MIB)
         cache = TieredCache(local, late)
-        early = asyncio.create_task(cache.fetch(KEY, compute, ttl=60))
+        early = asyncio.create_task(cache.fetch(KEY, compute, Life(60)))
         await late.replied.wait()
         assert (await cache.purge()).complete
         late.deliver.set()
         assert await early == Fetched("stale", "l2")
         assert len(local) == 0
-        assert await cache.fetch(KEY, compute, ttl=60) == Fetched("value", "miss")
+        assert await cache.fetch(KEY, compute, Life(60)) == Fetched("value", "miss")
         await cache.aclose()
 
 
@@ -314,11 +317,11 @@ async def test_a_look_up_during_a_purge_does_not_carry_the_old_value_back(
         """Is asked for the key after the purge has begun, and before it reaches Redis."""
 
         async def purge(self, prefix: str, timeout_seconds: float = 10.0) -> tuple[int, bool]:
-            lookups.append(asyncio.create_task(reader.fetch(KEY, compute, ttl=60)))
+            lookups.append(asyncio.create_task(reader.fetch(KEY, compute, Life(60))))
             await self.replied.wait()
             return await super().purge(prefix, timeout_seconds)
 
-    await workers[0].put(KEY, "stale", ttl=60)
+    await workers[0].put(KEY, "stale", Life(60))
     await workers[0].drain()
     async with Overtaken(redis.url) as late:
         local = ByteLRU(MIB)
@@ -333,8 +336,8 @@ async def test_a_look_up_during_a_purge_does_not_carry_the_old_value_back(
 async def test_a_purge_empties_redis_and_says_when_it_could_not(
     redis: RedisServer, workers: list[TieredCache], stored: Stored
 ) -> None:
-    await workers[0].put(KEY, "mine", ttl=60)
-    await workers[0].put(OTHER, "theirs", ttl=60)
+    await workers[0].put(KEY, "mine", Life(60))
+    await workers[0].put(OTHER, "theirs", Life(60))
     purged = await workers[0].purge(keys.tenant_prefix("acme"))
     assert (purged.local, purged.remote, purged.complete) == (1, 1, True)
     assert stored[KEY] is None
@@ -351,8 +354,8 @@ async def test_without_redis_every_question_is_still_answered(
     for number in range(40):
         compute = Compute(number)
         key = keys.embedding("m", str(number))
-        assert await workers[0].fetch(key, compute, ttl=60) == Fetched(number, "miss")
-        assert await workers[0].fetch(key, compute, ttl=60) == Fetched(number, "l1")
+        assert await workers[0].fetch(key, compute, Life(60)) == Fetched(number, "miss")
+        assert await workers[0].fetch(key, compute, Life(60)) == Fetched(number, "l1")
     stats = workers[0].stats()
     assert stats.l2.errors == 40
     assert stats.remote is not None
@@ -361,7 +364,7 @@ async def test_without_redis_every_question_is_still_answered(
     async with asyncio.timeout(10):
         while remotes[0].state != "up":  # noqa: ASYNC110  No event tells of it: it happens in another process.
             await asyncio.sleep(0.01)
-    await workers[0].put(KEY, "value", ttl=60)
+    await workers[0].put(KEY, "value", Life(60))
     await workers[0].drain()
     assert await workers[1].get(KEY) == Fetched("value", "l2")
 
@@ -369,7 +372,7 @@ async def test_without_redis_every_question_is_still_answered(
 @pytest.mark.redis
 async def test_writes_behind_the_answers_are_bounded(workers: list[TieredCache]) -> None:
     for number in range(MAX_WRITES + 10):
-        await workers[0].put(keys.embedding("m", str(number)), b"vector", ttl=60)
+        await workers[0].put(keys.embedding("m", str(number)), b"vector", Life(60))
     assert workers[0].stats().refused == {"too_many_writes": 10}
     await workers[0].drain()
     assert workers[0].stats().local.entries == MAX_WRITES + 10

@@ -11,6 +11,7 @@ import pytest
 
 from fakes import BagOfWords, InProcessParser, Scripted
 from ragagent import config
+from ragagent.cache.life import Life
 from ragagent.cache.local import ByteLRU
 from ragagent.cache.tiered import TieredCache
 from ragagent.engine.answering.answer import Answerer, Question
@@ -64,7 +65,7 @@ class World:
 
     def make_answerer(self, **settings: Any) -> Answerer:
         retrieval = config.Retrieval(**{"min_evidence": 0.0, **settings})
-        return Answerer(self.retriever, self.generator, self.cache, retrieval, cache_seconds=60.0)
+        return Answerer(self.retriever, self.generator, self.cache, retrieval, life=Life(60.0, negative=60.0))
 
     # The indexer
 

@@ -10,7 +10,8 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ragagent.engine.answering.answer import Pieces, Reply
+from ragagent.engine.answering.answer import Reply
+from ragagent.engine.answering.recorded import Pieces
 from ragagent.types import Answer
 
 

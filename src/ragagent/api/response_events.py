@@ -15,7 +15,7 @@ from ragagent.api.answers import shown_citations
 from ragagent.api.event_stream import event
 from ragagent.api.replies import JSON
 from ragagent.api.response_draft import Draft, output_text
-from ragagent.engine.answering.answer import Pieces
+from ragagent.engine.answering.recorded import Pieces
 from ragagent.errors import RagagentError
 from ragagent.types import Answer
 

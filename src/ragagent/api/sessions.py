@@ -18,7 +18,8 @@ from typing import Any
 from starlette.requests import Request
 
 from ragagent.api.services import caller, services
-from ragagent.engine.answering.answer import Question, pack, unpack
+from ragagent.engine.answering.answer import Question
+from ragagent.engine.answering.recorded import pack, unpack
 from ragagent.engine.conversations.talk import Talk
 from ragagent.errors import Invalid
 from ragagent.store.turns import new_id

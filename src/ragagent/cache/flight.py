@@ -1,72 +1,159 @@
 """One computation for everyone who asks the same question at the same moment, in this process.
 
 Callers of one name share a task. It outlives any single caller (a client that hangs up must not fail the others), but
-not all of them: when the last one is gone, nobody wants the answer, and the task is cancelled.
+not all of them: when the last one is gone, and nobody has come within a short grace, it is cancelled.
+
+A computation may tell pieces before it has its result. They are recorded, so that whoever comes later hears all of
+them from the first on, and at last live. It never waits for its hearers: what it tells is bounded, as an answer is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 from ragagent.errors import Unavailable
 
 T = TypeVar("T")
+Tell = Callable[[Any], None]
+Work = Callable[[Tell], Coroutine[Any, Any, T]]
+
+GRACE_SECONDS = 0.5  # between two seats of one caller, too: one who has seen the beginning comes back for the rest
 
 
-class _Flight:
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self.task = task
-        self.waiters = 0
+class Flight(Generic[T]):
+    """A computation under way, or just over: the pieces so far, and its result."""
+
+    def __init__(self, work: Work[T], grace_seconds: float, on_empty: Callable[[Flight[T]], None]) -> None:
+        self.pieces: list[Any] = []
+        self._seats = 0
+        self._grace_seconds = grace_seconds
+        self._on_empty = on_empty
+        self._empty: asyncio.TimerHandle | None = None
+        self._news = asyncio.Event()
+        self.task = asyncio.create_task(work(self._tell), name="cache flight")
+        self.task.add_done_callback(self._on_done)
+
+    async def result(self) -> T:
+        """Return what the computation returns or raise what it raises. A cancelled caller takes nobody along."""
+        with self.seat():
+            try:
+                return await asyncio.shield(self.task)
+            except asyncio.CancelledError:
+                # Ours, or the flight's? Only the first may go up: it would end a request that nobody has cancelled.
+                if self.task.cancelled() and not _is_cancelled():
+                    raise Unavailable("The computation was interrupted; try again.") from None
+                raise
+
+    async def begun(self) -> bool:
+        """Return once there is a piece, True, or the computation has ended without any."""
+        with self.seat():
+            while not self.pieces and not self.task.done():
+                await self._news.wait()
+        return bool(self.pieces)
+
+    async def follow(self, first: int = 0) -> AsyncGenerator[Any]:
+        """Yield the pieces from number `first` on, until the computation ends, however it does: see `result`."""
+        with self.seat():
+            while True:
+                while first < len(self.pieces):
+                    first += 1
+                    yield self.pieces[first - 1]
+                if self.task.done():
+                    return
+                await self._news.wait()
+
+    @contextmanager
+    def seat(self) -> Iterator[None]:
+        """While anyone has a seat the flight goes on."""
+        self._seats += 1
+        if self._empty is not None:
+            self._empty.cancel()
+        try:
+            yield
+        finally:
+            self._seats -= 1
+            if not self._seats and not self.task.done():
+                self._empty = asyncio.get_running_loop().call_later(self._grace_seconds, self._on_empty, self)
+
+    def keep(self) -> None:
+        """Let it arrive, whether or not anyone has a seat."""
+        self._seats += 1
+
+    def _tell(self, piece: Any) -> None:
+        self.pieces.append(piece)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _on_done(self, task: asyncio.Task[T]) -> None:
+        self._wake()
+        if self._empty is not None:
+            self._empty.cancel()
+        if not task.cancelled():
+            task.exception()  # Seen: the callers have it, or there are none, and asyncio need not complain.
 
 
 class Flights:
-    """At most one task per name."""
+    """At most one flight per name."""
 
-    def __init__(self) -> None:
-        self._flights: dict[str, _Flight] = {}
+    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        self._grace_seconds = grace_seconds
+        self._board: dict[str, Flight[Any]] = {}
+        self._up: set[Flight[Any]] = set()
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._board)
 
-    async def join(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what `work` returns or raise what it raises, having started it only if no flight of `name` is up."""
-        flight = self._flights.get(name) or self._launch(name, work)
-        flight.waiters += 1
-        try:
-            result: T = await asyncio.shield(flight.task)
-            return result
-        except asyncio.CancelledError:
-            # Ours, or the flight's? Only the first may go up: it would end a request that nobody has cancelled.
-            if flight.task.cancelled() and not _is_cancelled():
-                raise Unavailable("The computation was interrupted; try again.") from None
-            raise
-        finally:
-            flight.waiters -= 1
-            if not flight.waiters:
-                # Off the board first: who asks from now on must not join a flight that is about to be cancelled.
-                self._land(name, flight)
-                flight.task.cancel()
+    def join(self, name: str, work: Work[T]) -> Flight[T]:
+        """Return the flight of `name`, started with `work` if there is none."""
+        return self._board.get(name) or self._launch(name, work)
+
+    def alone(self, work: Work[T]) -> Flight[T]:
+        """Start a flight that nobody else can join."""
+        return self._start(work)
+
+    def unattended(self, name: str, work: Work[T]) -> None:
+        """Start the flight of `name`, if there is none, for nobody: it ends when it has arrived."""
+        if name not in self._board:
+            self._launch(name, work).keep()
 
     def forget(self, prefix: str = "") -> None:
         """Let no new caller join the flights of names that begin with `prefix`; those aboard still arrive."""
-        for name in [name for name in self._flights if name.startswith(prefix)]:
-            del self._flights[name]
+        for name in [name for name in self._board if name.startswith(prefix)]:
+            del self._board[name]
 
-    def _launch(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> _Flight:
-        flight = self._flights[name] = _Flight(asyncio.create_task(work(), name="cache flight"))
-        flight.task.add_done_callback(lambda _: self._on_done(name, flight))
+    async def aclose(self, timeout_seconds: float = 1.0) -> None:
+        """Cancel what is still up."""
+        for flight in self._up:
+            flight.task.cancel()
+        if self._up:
+            await asyncio.wait({flight.task for flight in self._up}, timeout=timeout_seconds)
+
+    def _launch(self, name: str, work: Work[T]) -> Flight[T]:
+        flight = self._board[name] = self._start(work)
+        flight.task.add_done_callback(lambda _: self._land(name, flight))
         return flight
 
-    def _on_done(self, name: str, flight: _Flight) -> None:
-        self._land(name, flight)
-        if not flight.task.cancelled():
-            flight.task.exception()  # Seen: the callers have it, or there are none, and asyncio need not complain.
+    def _start(self, work: Work[T]) -> Flight[T]:
+        flight = Flight(work, self._grace_seconds, self._abandon)
+        self._up.add(flight)  # asyncio itself holds tasks weakly
+        flight.task.add_done_callback(lambda _: self._up.discard(flight))
+        return flight
 
-    def _land(self, name: str, flight: _Flight) -> None:
-        if self._flights.get(name) is flight:
-            del self._flights[name]
+    def _abandon(self, flight: Flight[Any]) -> None:
+        # Off the board first: who asks from now on must not join a flight that is about to be cancelled.
+        for name in [name for name, other in self._board.items() if other is flight]:
+            self._land(name, flight)
+        flight.task.cancel()
+
+    def _land(self, name: str, flight: Flight[Any]) -> None:
+        if self._board.get(name) is flight:
+            del self._board[name]
 
 
 def _is_cancelled() -> bool:

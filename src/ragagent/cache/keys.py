@@ -4,8 +4,9 @@ The versions in a key are the invalidation. `store_seq` is SQLite's write counte
 shows; a write or a publish moves one of them, and from then on nobody asks for the old key. So a stale answer needs
 no message to become unreachable: purging only frees memory sooner.
 
-Redis Cluster hashes only what stands between braces, so one tenant's keys share a slot. Keys that belong to no tenant
-carry no braces, and spread.
+Redis Cluster hashes only what stands between the first braces, so one tenant's keys share a slot. Those that belong to
+no tenant have braces around their own hash, and spread. Either way what is kept beside a value, under a longer name,
+shares its slot.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Key:
         # and text cannot run into each other.
         owner = hashlib.sha256(self.tenant.encode("utf-8", "surrogatepass")).digest()
         digest = hashlib.sha256(owner + self.text.encode("utf-8", "surrogatepass")).hexdigest()
+        if self.tenant == SHARED:
+            digest = f"{{{digest}}}"
         return f"{tenant_prefix(self.tenant)}{self.kind}:{digest}"
 
 

@@ -1,8 +1,8 @@
 """Both tiers as one: look in L1, then in L2, then compute once for everyone who is waiting.
 
-A hit in L1 is a plain look-up, before any await. Everything slower happens in the one flight of its key, so fifty
-callers cost one GET and one computation. An answer never waits for its own storing: writes to L2 run behind it, a few
-at a time, and are dropped when there are too many.
+A hit in L1 is a plain look-up, before any await. Everything slower happens in the one flight of its key (flight.py),
+so fifty callers cost one GET and one computation (computing.py); where it pays, one over all processes that share the
+Redis (relay.py). How long a value lives, and what an old one is good for, is life.py's to say.
 
 Values are plain structures (dict, list, str, bytes, numbers, None). Tuples come back as lists; callers of one flight
 share one object: do not change it.
@@ -10,69 +10,30 @@ share one object: do not change it.
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 from ragagent.cache import envelope, keys
-from ragagent.cache.envelope import Refused
-from ragagent.cache.flight import Flights
+from ragagent.cache.computing import Computing
+from ragagent.cache.envelope import Entry
+from ragagent.cache.fetched import Fetched, Purged, Streaming, TagsOf, Wanted, bare, untagged
+from ragagent.cache.flight import Flight, Flights, Tell, Work
 from ragagent.cache.keys import Key
-from ragagent.cache.local import ByteLRU, LocalStats
+from ragagent.cache.life import Life, Nothing, is_early
+from ragagent.cache.local import ByteLRU
+from ragagent.cache.relay import Relay
+from ragagent.cache.tiers import CacheStats, OnEvent, Tags, Tiers
 from ragagent.errors import Invalid
-from ragagent.remote.connection import NoReply, Remote, RemoteStats
+from ragagent.remote.connection import NoReply, Remote
+from ragagent.remote.lease import Leases
 
 T = TypeVar("T")
-Tier = Literal["l1", "l2", "miss", "bypass"]
-OnEvent = Callable[[str, str, str], None]
-
-JITTER = 0.1  # values stored together must not expire together
-MAX_TTL_SECONDS = 30 * 24 * 3600.0
-MAX_WRITES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched(Generic[T]):
-    """A value, which may be None, and the tier that it came from: "miss" was computed, "bypass" without looking."""
-
-    value: T
-    tier: Tier
-
-
-@dataclass(frozen=True, slots=True)
-class Purged:
-    """How many values went. `complete` is False when L2 could not be reached or not be searched to its end in time."""
-
-    local: int
-    remote: int
-    complete: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TierStats:
-    hits: int
-    misses: int
-    errors: int
-
-
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """Counts since the start of this process. `refused` says why stored or storable bytes were no value."""
-
-    l1: TierStats
-    l2: TierStats
-    local: LocalStats
-    remote: RemoteStats | None
-    flights: int
-    refused: Mapping[str, int]
 
 
 class TieredCache:
-    """`on_event(tier, kind, outcome)` hears of every look-up: tier l1 or l2; outcome hit, miss or error.
+    """`on_event(tier, kind, outcome)` hears of every look-up: tier l1 or l2, outcome hit, stale, miss or error; and of
+    what no tier had, tier none: computed, received (another process computed it) or stale (it could not be computed).
 
     Not `enabled`: nothing is looked up or stored. The tiers are opened and closed by who made them.
     """
@@ -83,47 +44,87 @@ class TieredCache:
         remote: Remote | None = None,
         enabled: bool = True,
         *,
+        tags: Tags | None = None,
         on_event: OnEvent | None = None,
         clock: Callable[[], float] = time.time,
+        relay: Relay | None = None,
     ) -> None:
         self.enabled = enabled
-        self._local = local
         self._remote = remote
-        self._on_event = on_event
         self._clock = clock
-        self._epoch = 0
         self._flights = Flights()
-        self._writes: set[asyncio.Task[None]] = set()
-        self._lookups: Counter[tuple[str, str]] = Counter()  # (tier, outcome)
-        self._refused: Counter[str] = Counter()
+        self._tiers = Tiers(local, remote, tags, on_event, clock)
+        if relay is None and remote is not None:
+            relay = Relay(Leases(remote, envelope.STAMP))
+        self._computing = Computing(self._tiers, relay, clock)
 
     @property
     def epoch(self) -> int:
         """Moves with every purge. Who computes outside of `fetch` reads it first and hands it to `put`."""
-        return self._epoch
+        return self._tiers.epoch
 
-    async def fetch(self, key: Key, compute: Callable[[], Awaitable[T]], *, ttl: float) -> Fetched[T]:
-        """Return the value of `key`, computed if no tier has it and then kept for about `ttl` seconds; 0: not kept.
+    async def fetch(
+        self,
+        key: Key,
+        compute: Callable[[], Awaitable[T | Nothing[T]]],
+        life: Life,
+        *,
+        tags: TagsOf = untagged,
+        shared: bool = False,
+    ) -> Fetched[T]:
+        """Return the value of `key`, computed if no tier has it and then kept for its `life`; fresh 0: not kept.
 
-        Raises what `compute` raises, to everyone who waits for this key; a failure is not kept.
+        `shared`: one computation for all processes. It costs a miss a round trip to Redis, and pays where computing
+        takes longer than that or is paid for. `tags` of the value: what it is erased by.
+        Raises what `compute` raises, to everyone who waits for this key; a failure is not kept. Where there is an old
+        value, and it fails because something does not answer, the old one is returned.
         """
-        if not self.enabled or ttl <= 0:
-            return Fetched(await compute(), "bypass")
-        found = self._peek(key)
-        if found is not None:
-            return found
-        return await self._flights.join(key.rendered, lambda: self._fly(key, compute, ttl))
+        if not self.enabled or life.fresh <= 0:
+            return Fetched(bare(await compute()), "bypass")
 
-    async def get(self, key: Key) -> Fetched[Any] | None:
-        """Return what the tiers hold of `key`; None: nothing."""
+        async def work(tell: Tell) -> T | Nothing[T]:
+            return await compute()
+
+        found = self._board(Wanted(key, work, life, tags, shared, has_pieces=False))
+        return await found.result() if isinstance(found, Flight) else found
+
+    async def stream(
+        self, key: Key, work: Work[T | Nothing[T]], life: Life, *, tags: TagsOf = untagged
+    ) -> Fetched[T] | Streaming[T]:
+        """Return the value of `key`, or what is to be heard of it while it is computed, once for all processes.
+
+        `work` is handed a function to tell its pieces to, which are plain structures, and returns the whole. All who
+        ask meanwhile hear the same, from the first piece on. Raises as `fetch` does, if there is no piece before that.
+        """
+        if not self.enabled or life.fresh <= 0:
+
+            async def bypass(tell: Tell) -> Fetched[T]:
+                return Fetched(bare(await work(tell)), "bypass")
+
+            flight = self._flights.alone(bypass)
+            return Streaming("bypass", flight) if await flight.begun() else await flight.result()
+        found = self._board(Wanted(key, work, life, tags, is_shared=True, has_pieces=True))
+        if isinstance(found, Fetched):
+            return found
+        return Streaming("miss", found) if await found.begun() else await found.result()
+
+    async def get(self, key: Key, *, tags: TagsOf = untagged) -> Fetched[Any] | None:
+        """Return what the tiers hold of `key`, if it may be served while nothing newer is computed; None: nothing."""
         if not self.enabled:
             return None
-        return self._peek(key) or await self._ask_remote(key)
+        entry = self._tiers.peek(key)
+        found = None if entry is None else self._usable("l1", key, entry)
+        if found is None:
+            asked = await self._tiers.ask(key, tags)
+            found = self._usable("l2", key, asked) if isinstance(asked, Entry) else None
+        return found
 
-    async def put(self, key: Key, value: Any, ttl: float, *, epoch: int | None = None) -> None:
-        """Keep `value` for about `ttl` seconds, unless there was a purge since `epoch`."""
-        if self.enabled and ttl > 0:
-            self._store(key, value, ttl, self._epoch if epoch is None else epoch)
+    async def put(
+        self, key: Key, value: Any, life: Life, *, epoch: int | None = None, tags: Sequence[str] = ()
+    ) -> None:
+        """Keep `value` for its `life`, unless there was a purge since `epoch`."""
+        if self.enabled and life.fresh > 0:
+            self._tiers.store(key, value, life, self.epoch if epoch is None else epoch, tags=lambda _: tags)
 
     async def purge(self, prefix: str | None = None) -> Purged:
         """Drop what this process and L2 hold under `prefix` (see keys.tenant_prefix); None: all of the cache.
@@ -137,107 +138,73 @@ class TieredCache:
         if self._remote is None or self._remote.state == "off":
             return Purged(local, 0, complete=True)
         await self.drain()  # A write still under way would land behind the purge.
+        # Leases lie under the prefix as well: what is being computed anywhere is served, and not kept.
         unlinked, complete = await self._remote.purge(prefix)
         # Once more: while L2 was being cleared, look-ups could still carry its values back into L1.
         return Purged(local + self._forget(prefix), unlinked, complete)
 
     async def drain(self) -> None:
         """Return when the writes that are under way have ended."""
-        if self._writes:
-            await asyncio.wait(set(self._writes))
+        await self._tiers.drain()
 
     def stats(self) -> CacheStats:
-        return CacheStats(
-            l1=self._tier("l1"),
-            l2=self._tier("l2"),
-            local=self._local.stats(),
-            remote=self._remote.stats() if self._remote is not None else None,
-            flights=len(self._flights),
-            refused=dict(self._refused),
-        )
+        return self._tiers.stats(len(self._flights))
 
     async def aclose(self, timeout_seconds: float = 1.0) -> None:
-        """Let writes end. Close the tiers after this."""
-        if self._writes:
-            _, late = await asyncio.wait(set(self._writes), timeout=timeout_seconds)
-            for write in late:
-                write.cancel()
+        """End what nobody waits for any more, and let writes end. Close the tiers after this."""
+        await self._flights.aclose(timeout_seconds)
+        await self._tiers.drain(timeout_seconds)
 
-    async def _fly(self, key: Key, compute: Callable[[], Awaitable[T]], ttl: float) -> Fetched[T]:
-        epoch = self._epoch
-        found = await self._ask_remote(key)
-        if found is not None:
-            return found
-        value = await compute()
-        self._store(key, value, ttl, epoch)
-        return Fetched(value, "miss")
+    def _board(self, wanted: Wanted[T]) -> Fetched[T] | Flight[Fetched[T]]:
+        """Return what L1 has, else the flight that looks further."""
+        entry = self._tiers.peek(wanted.key)
+        if entry is None:
+            self._tiers.note("l1", wanted.key, "miss")
+        else:
+            found = self._usable("l1", wanted.key, entry)
+            if found is not None:
+                if self._is_due(entry):
+                    self._refresh(wanted, entry)
+                return found
+        return self._flights.join(wanted.key.rendered, lambda tell: self._fly(wanted, entry, tell))
 
-    def _peek(self, key: Key) -> Fetched[Any] | None:
-        plain = self._local.peek(key.rendered)
-        if plain is None:
-            self._note("l1", key, "miss")
-            return None
-        self._note("l1", key, "hit")
-        return Fetched(envelope.trusted(plain).value, "l1")
+    async def _fly(self, wanted: Wanted[T], old: Entry | None, tell: Tell) -> Fetched[T]:
+        asked = await self._tiers.ask(wanted.key, wanted.tags)
+        if isinstance(asked, Entry):
+            found = self._usable("l2", wanted.key, asked)
+            if found is not None:
+                if self._is_due(asked):
+                    # This flight has landed but for its result: the refresh takes its place on the board.
+                    self._flights.forget(wanted.key.rendered)
+                    self._refresh(wanted, asked)
+                return found
+            old = asked
+        return await self._computing.anew(wanted, old, tell, is_alone=isinstance(asked, NoReply))
 
-    async def _ask_remote(self, key: Key) -> Fetched[Any] | None:
-        if self._remote is None or self._remote.state == "off":
-            return None
-        epoch = self._epoch
-        blob = await self._remote.get(key.rendered)
-        if blob is None or isinstance(blob, NoReply):
-            self._note("l2", key, "miss" if blob is None else "error")
-            return None
-        entry = envelope.decode(key.rendered, blob, self._clock())
-        if isinstance(entry, Refused):
-            await self._discard(key, entry)
-            return None
-        self._note("l2", key, "hit")
-        if epoch == self._epoch:  # Else it was purged while the reply was on its way: serve it this once.
-            self._local.put(key.rendered, entry.plain, entry.expires - self._clock())
-        return Fetched(entry.value, "l2")
+    def _usable(self, tier: Literal["l1", "l2"], key: Key, entry: Entry) -> Fetched[Any] | None:
+        """Return the value that a tier holds, unless its time is over."""
+        now = self._clock()
+        if now < entry.fresh_until:
+            self._tiers.note(tier, key, "hit")
+            return Fetched(entry.value, tier)
+        if now < entry.stale_until:
+            self._tiers.note(tier, key, "stale")
+            return Fetched(entry.value, "stale")
+        self._tiers.note(tier, key, "miss")
+        return None
 
-    async def _discard(self, key: Key, reason: Refused) -> None:
-        self._refused[reason] += 1
-        self._note("l2", key, "miss" if reason is Refused.EXPIRED else "error")
-        if self._remote is not None:
-            # Awaited: a later write of the same key must not be overtaken by this.
-            await self._remote.unlink(key.rendered)
+    def _is_due(self, entry: Entry) -> bool:
+        """Whether to compute the value anew behind its serving. Without a time for that it is left to expire."""
+        return entry.stale_until > entry.fresh_until and is_early(entry.fresh_until, entry.delta, self._clock())
 
-    def _store(self, key: Key, value: Any, ttl: float, epoch: int) -> None:
-        if epoch != self._epoch:
-            return  # Computed from what was there before the purge.
-        lifetime = min(ttl, MAX_TTL_SECONDS) * random.uniform(1 - JITTER, 1 + JITTER)
-        plain = envelope.encode(key.rendered, value, lifetime, self._clock())
-        if plain is None:
-            self._refused["too_large"] += 1
-            return
-        self._local.put(key.rendered, plain, lifetime)
-        if self._remote is not None and self._remote.is_reachable:
-            self._write(self._remote, key.rendered, plain, lifetime)
-
-    def _write(self, remote: Remote, name: str, plain: bytes, ttl: float) -> None:
-        if len(self._writes) >= MAX_WRITES:
-            self._refused["too_many_writes"] += 1
-            return
-        task = asyncio.create_task(_write(remote, name, plain, ttl), name="cache write")
-        self._writes.add(task)  # asyncio itself holds tasks weakly
-        task.add_done_callback(self._writes.discard)
+    def _refresh(self, wanted: Wanted[Any], old: Entry) -> None:
+        """Compute it anew behind the caller's back: once in this process, and once in all where there is a Redis."""
+        if not self._computing.is_paused(wanted):
+            self._flights.unattended(
+                wanted.key.rendered, lambda tell: self._computing.anew(wanted, old, tell, is_refresh=True)
+            )
 
     def _forget(self, prefix: str) -> int:
         """Let nothing that was known until now come back under `prefix`; return how much L1 held."""
-        self._epoch += 1
         self._flights.forget(prefix)
-        return self._local.purge(prefix)
-
-    def _tier(self, tier: str) -> TierStats:
-        return TierStats(*(self._lookups[tier, outcome] for outcome in ("hit", "miss", "error")))
-
-    def _note(self, tier: str, key: Key, outcome: str) -> None:
-        self._lookups[tier, outcome] += 1
-        if self._on_event is not None:
-            self._on_event(tier, key.kind, outcome)
-
-
-async def _write(remote: Remote, name: str, plain: bytes, ttl: float) -> None:
-    await remote.set(name, envelope.compressed(plain), ttl)
+        return self._tiers.forget(prefix)

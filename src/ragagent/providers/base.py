@@ -31,6 +31,11 @@ class Embedder(Protocol):
     @property
     def dimension(self) -> int: ...
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether a call goes over a network: it takes milliseconds, and may be paid for."""
+        ...
+
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return one row per text: float32, (len(texts), dimension), finite, of unit length. Raises Upstream."""
         ...

@@ -26,6 +26,7 @@ class OpenAIEmbedder:
     def __init__(self, settings: config.Embedder) -> None:
         self.model = settings.model
         self.dimension = settings.dimension
+        self.is_remote = True
         self._batch = settings.batch
         self._endpoint = _endpoint(settings)
 

@@ -61,6 +61,7 @@ class WordLlama:
             )
         self.model = settings.model
         self.dimension = settings.dimension
+        self.is_remote = False
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         # The way to a thread and back costs 0.2 ms; a question takes a third of that.

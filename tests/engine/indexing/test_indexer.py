@@ -257,7 +257,7 @@ class Gated:
     """An embedder that waits at a gate, as a slow one does."""
 
     def __init__(self, inner: BagOfWords) -> None:
-        self.model, self.dimension = inner.model, inner.dimension
+        self.model, self.dimension, self.is_remote = inner.model, inner.dimension, inner.is_remote
         self.asked, self.gate = anyio.Event(), anyio.Event()
         self._inner = inner
 

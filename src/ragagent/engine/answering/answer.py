@@ -1,33 +1,35 @@
 """From a question to an answer: cache, retrieve, gate, generate, cite.
 
 `open` does all that can fail before the first word, so that a failure is still a status code; what it returns is then
-streamed, or read to its end.
+streamed, or read to its end. Behind it an answer is made once for all who ask the same meanwhile (recorded.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from ragagent import names, telemetry
 from ragagent.cache import keys
+from ragagent.cache.fetched import Streaming, Tier
+from ragagent.cache.flight import Tell
 from ragagent.cache.keys import Key
+from ragagent.cache.life import Life, Nothing
 from ragagent.cache.tiered import TieredCache
 from ragagent.config import Retrieval as Settings
-from ragagent.engine.answering import prompt
+from ragagent.engine.answering import prompt, recorded
 from ragagent.engine.answering.cite import Citer
 from ragagent.engine.answering.gate import is_supported
+from ragagent.engine.answering.recorded import Pieces
 from ragagent.engine.retrieval.query import Query
-from ragagent.engine.retrieval.retrieve import Retrieval, Retriever, Tier, models
+from ragagent.engine.retrieval.retrieve import Retrieval, Retriever, models
 from ragagent.providers.base import Generator
 from ragagent.text import count_tokens, language
-from ragagent.types import Answer, Caller, Citation, Evidence, Message, Prompt, Usage
-
-Pieces = AsyncGenerator[str | Answer, None]
+from ragagent.types import Answer, Caller, Evidence, Message, Prompt, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,47 +63,42 @@ class Answerer:
         cache: TieredCache,
         settings: Settings,
         *,
-        cache_seconds: float,
+        life: Life,
     ) -> None:
         self._retriever = retriever
         self._generator = generator
         self._cache = cache
         self._settings = settings
-        self._cache_seconds = cache_seconds
+        self._life = life
 
     async def open(self, caller: Caller, question: Question) -> Reply:
-        """Look the answer up, else retrieve and decide. Raises what retrieval raises."""
-        key, epoch = self._key(caller, question), self._cache.epoch
-        cached = await self._cache.get(key)
-        if cached is not None:
-            answer = unpack(cached.value)
-            return Reply(cached.tier, answer.generations, _replay(answer))
-        retrieval = await self._retriever.retrieve(caller, question.query)
-        is_kept = self._cache.enabled and self._cache_seconds > 0
-        return Reply(
-            "miss" if is_kept else "bypass",
-            retrieval.found.generations,
-            self._keeping(key, epoch, self._compose(question, retrieval)),
-            retrieval.timings,
-            retrieval.evidence,
-        )
+        """Look the answer up, join it where it is under way, else make it. Returns when its first words are there.
+
+        Raises what retrieval and the generator raise before that.
+        """
+        made: list[Retrieval] = []  # by this very call: what the cache gives may be another's
+
+        async def compute(tell: Tell) -> dict[str, Any] | Nothing[dict[str, Any]]:
+            retrieval = await self._retriever.retrieve(caller, question.query)
+            made.append(retrieval)
+            pieces = self._compose(question, retrieval)
+            return await recorded.record(pieces, retrieval.evidence, retrieval.found.generations, tell)
+
+        key = self._key(caller, question)
+        found = await self._cache.stream(key, compute, self._life, tags=recorded.files)
+        if isinstance(found, Streaming):
+            reply = Reply(found.tier, found.first, recorded.follow(found))
+        else:
+            answer = recorded.unpack(found.value)
+            reply = Reply(found.tier, answer.generations, recorded.replay(answer))
+        if made:
+            reply = dataclasses.replace(reply, timings=made[0].timings, evidence=made[0].evidence)
+        return reply
 
     async def answer(self, caller: Caller, question: Question) -> tuple[Reply, Answer]:
         """Return the finished answer, computed once for all who ask the same at the same time."""
-        key = self._key(caller, question)
-        opened: list[Reply] = []
-
-        async def compute() -> dict[str, Any]:
-            retrieval = await self._retriever.retrieve(caller, question.query)
-            pieces = self._compose(question, retrieval)
-            opened.append(Reply("miss", retrieval.found.generations, pieces, retrieval.timings, retrieval.evidence))
-            return pack(await finished(pieces))
-
-        fetched = await self._cache.fetch(key, compute, ttl=self._cache_seconds)
-        answer = unpack(fetched.value)
-        if opened:
-            return dataclasses.replace(opened[0], tier=fetched.tier), answer
-        return Reply(fetched.tier, answer.generations, _replay(answer)), answer
+        reply = await self.open(caller, question)
+        return reply, await finished(reply.pieces)
 
     def _key(self, caller: Caller, question: Question) -> Key:
         query = question.query
@@ -124,20 +121,12 @@ class Answerer:
             },
         )
 
-    async def _keeping(self, key: Key, epoch: int, pieces: Pieces) -> Pieces:
-        """Pass the pieces on; the Answer goes into the cache, unless there was a purge since `epoch`."""
-        async with aclosing(pieces):
-            async for piece in pieces:
-                if isinstance(piece, Answer):
-                    await self._cache.put(key, pack(piece), ttl=self._cache_seconds, epoch=epoch)
-                yield piece
-
     async def _compose(self, question: Question, retrieval: Retrieval) -> Pieces:
         """Yield the answer's text as it is made, then the Answer."""
         settings = self._settings
         if not is_supported(question.query.text, retrieval, settings.min_evidence, settings.min_cosine):
             telemetry.count(names.ANSWERS, attributes={names.ANSWER_OUTCOME: "no_hits"})
-            async for piece in _replay(self._refusal(question, retrieval)):
+            async for piece in recorded.replay(self._refusal(question, retrieval)):
                 yield piece
             return
         built = prompt.build(
@@ -204,12 +193,7 @@ async def finished(pieces: Pieces) -> Answer:
 
 def replay(answer: Answer) -> Reply:
     """Return the reply of an answer that was given before, and kept by whoever asks."""
-    return Reply("bypass", answer.generations, _replay(answer))
-
-
-async def _replay(answer: Answer) -> Pieces:
-    yield answer.text
-    yield answer
+    return Reply("bypass", answer.generations, recorded.replay(answer))
 
 
 def _asked(generator: Generator) -> dict[str, str]:
@@ -218,20 +202,6 @@ def _asked(generator: Generator) -> dict[str, str]:
 
 def _estimate(built: Prompt, text: str) -> Usage:
     return Usage(sum(count_tokens(message.content) for message in built.messages), count_tokens(text))
-
-
-def pack(answer: Answer) -> dict[str, Any]:
-    return dataclasses.asdict(answer)
-
-
-def unpack(value: Mapping[str, Any]) -> Answer:
-    return Answer(
-        **{
-            **value,
-            "citations": tuple(Citation(**citation) for citation in value["citations"]),
-            "usage": Usage(**value["usage"]),
-        }
-    )
 
 
 def history_of(messages: Sequence[Message]) -> tuple[tuple[Message, ...], str]:

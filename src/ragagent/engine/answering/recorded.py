@@ -1,0 +1,84 @@
+"""An answer as the cache keeps it, and as it is told while it is under way: plain data, there and back.
+
+Whether an answer is made for this caller, is under way for another one, here or in another process, or is long since
+kept: they all hear the same text and the same citations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from ragagent.cache.fetched import Streaming
+from ragagent.cache.flight import Tell
+from ragagent.cache.life import Nothing
+from ragagent.types import Answer, Citation, Evidence, Usage
+
+Pieces = AsyncGenerator[str | Answer, None]
+
+
+async def record(
+    pieces: Pieces, evidence: Sequence[Evidence], generations: Mapping[str, int], tell: Tell
+) -> dict[str, Any] | Nothing[dict[str, Any]]:
+    """Tell the generations, then the text as it comes; return the whole.
+
+    Not before there is text: until then nothing is said that an older answer could not take the place of.
+    """
+    has_begun = False
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if isinstance(piece, Answer):
+                whole = pack(piece, evidence)
+                # No model was asked, so it costs little to find out again: it need not take the place of what does.
+                return Nothing(whole) if piece.evidence_state == "none" else whole
+            if not has_begun:
+                tell(dict(generations))
+            has_begun = True
+            tell(piece)
+    raise AssertionError("an answer ends with its Answer")
+
+
+async def replay(answer: Answer) -> Pieces:
+    """Yield what `record` was given, of an answer that is whole."""
+    yield answer.text
+    yield answer
+
+
+async def follow(streaming: Streaming[dict[str, Any]]) -> Pieces:
+    """Yield what `record` was given, as it comes."""
+    said = 0
+    async with aclosing(streaming.rest()) as texts:
+        async for text in texts:
+            said += len(text)
+            yield text
+    answer = unpack(await streaming.value())
+    # What another process had not sent yet when it was done.
+    if said < len(answer.text):
+        yield answer.text[said:]
+    yield answer
+
+
+def pack(answer: Answer, evidence: Sequence[Evidence] = ()) -> dict[str, Any]:
+    """Return the answer as plain data, with the files that it was made from."""
+    cited = [citation.file_id for citation in answer.citations]
+    files = dict.fromkeys([*(item.file_id for item in evidence), *cited])
+    return {**dataclasses.asdict(answer), "files": list(files)}
+
+
+def unpack(value: Mapping[str, Any]) -> Answer:
+    fields = {name: field for name, field in value.items() if name != "files"}
+    return Answer(
+        **{
+            **fields,
+            "citations": tuple(Citation(**citation) for citation in value["citations"]),
+            "usage": Usage(**value["usage"]),
+        }
+    )
+
+
+def files(value: Mapping[str, Any]) -> Sequence[str]:
+    """Return the ids of the files that a packed answer was made from: what it is erased with."""
+    found: Sequence[str] = value["files"]
+    return found
