@@ -63,7 +63,12 @@ class Flight(Generic[T]):
                     yield self.pieces[first - 1]
                 if self.task.done():
                     return
-                await self._news.wait()
+                news = self._news
+                # anyio does not cancel whoever is just being woken. Behind a computation that tells something in every
+                # turn of the loop that would be always, and who has hung up would be listened for without end.
+                await asyncio.sleep(0)
+                if not news.is_set():
+                    await news.wait()
 
     @contextmanager
     def seat(self) -> Iterator[None]:

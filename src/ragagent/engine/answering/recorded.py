@@ -14,7 +14,10 @@ from typing import Any
 from ragagent.cache.fetched import Streaming
 from ragagent.cache.flight import Tell
 from ragagent.cache.life import Nothing
+from ragagent.errors import Upstream
 from ragagent.types import Answer, Citation, Evidence, Usage
+
+MAX_CHARS = 1_000_000  # A client that reads slowly no longer slows the model down, so something else must end it.
 
 Pieces = AsyncGenerator[str | Answer, None]
 
@@ -26,16 +29,20 @@ async def record(
 
     Not before there is text: until then nothing is said that an older answer could not take the place of.
     """
-    has_begun = False
+    said = 0
     async with aclosing(pieces):
         async for piece in pieces:
             if isinstance(piece, Answer):
                 whole = pack(piece, evidence)
                 # No model was asked, so it costs little to find out again: it need not take the place of what does.
                 return Nothing(whole) if piece.evidence_state == "none" else whole
-            if not has_begun:
+            if not piece:
+                continue
+            if not said:
                 tell(dict(generations))
-            has_begun = True
+            said += len(piece)
+            if said > MAX_CHARS:
+                raise Upstream(f"The model's answer has more than {MAX_CHARS} characters; it was broken off.")
             tell(piece)
     raise AssertionError("an answer ends with its Answer")
 
