@@ -82,7 +82,7 @@ class Sharer:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._kept.append(self._events.get_nowait())
-        begun = sum(event["event"] == "computing" for event in self._kept)
+        begun = sum(1 for event in self._kept if event["event"] == "computing")
         self._kept = [event for event in self._kept if event["event"] != "computing"]
         return begun
 
