@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -217,3 +218,32 @@ async def test_an_answer_that_was_cut_is_kept_as_incomplete(talker: Talker, api:
     turn = await api.services.conversations.get(caller, reply.headers["x-ragagent-turn"])
     assert (turn.status, turn.answer) == ("incomplete", ANSWER)
     assert turn.messages == (Message("user", COFFEE),)
+
+
+async def test_a_session_can_be_looked_at_and_erased(talker: Talker, api: Api) -> None:
+    turn = (await talker.ask(COFFEE)).headers["x-ragagent-turn"]
+    shown = await api.json("GET", "/v1/ragagent/sessions/talk")
+    assert (shown["object"], shown["id"]) == ("ragagent.session", "talk")
+    created = shown["turns"][0].pop("created_at")
+    assert abs(created - time.time()) < 60
+    assert shown["turns"] == [
+        {
+            "object": "ragagent.session.turn",
+            "id": turn,
+            "status": "completed",
+            "messages": [{"role": "user", "content": COFFEE}],
+            "answer": ANSWER,
+        }
+    ]
+    await api.json("DELETE", "/v1/ragagent/sessions/talk")
+    assert (await api.json("GET", "/v1/ragagent/sessions/talk"))["turns"] == []
+    with api.services.conversations._database.read() as tx:
+        assert tx.execute("SELECT messages || answer || payload FROM turns").fetchall()[0][0] == "[]"
+    await talker.ask("And coffee plants again?")
+    assert talker.told() == [("user", "And coffee plants again?")]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_session_that_there_is_not(api: Api, method: str) -> None:
+    error = await api.refusal(404, method, "/v1/ragagent/sessions/none")
+    assert error["message"] == "There is no session 'none', or not any more."

@@ -56,6 +56,7 @@ routes = [
     *stored_responses.routes,
     *documents.routes,
     *jobs.routes,
+    *sessions.routes,
 ]
 
 

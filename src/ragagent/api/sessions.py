@@ -16,7 +16,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
+from ragagent.api.replies import JSON
 from ragagent.api.services import caller, services
 from ragagent.engine.answering.answer import Question
 from ragagent.engine.answering.recorded import pack, unpack
@@ -128,3 +131,32 @@ def _payload(answer: Answer) -> bytes:
 
 def _answer(turn: Turn) -> Answer:
     return unpack({**json.loads(turn.payload), "text": turn.answer})
+
+
+async def show(request: Request) -> Response:
+    name = request.path_params["session"]
+    turns = await services(request).conversations.turns_of(caller(request), name)
+    return JSONResponse({"object": "ragagent.session", "id": name, "turns": [_shown(turn) for turn in turns]})
+
+
+async def delete(request: Request) -> Response:
+    name = request.path_params["session"]
+    await services(request).conversations.forget(caller(request), name)
+    return JSONResponse({"object": "ragagent.session.deleted", "id": name, "deleted": True})
+
+
+def _shown(turn: Turn) -> JSON:
+    return {
+        "object": "ragagent.session.turn",
+        "id": turn.id,
+        "created_at": turn.created_at,
+        "status": turn.status,
+        "messages": [{"role": message.role, "content": message.content} for message in turn.messages],
+        "answer": turn.answer,
+    }
+
+
+routes = [
+    Route("/v1/ragagent/sessions/{session}", show, methods=["GET"]),
+    Route("/v1/ragagent/sessions/{session}", delete, methods=["DELETE"]),
+]

@@ -137,11 +137,10 @@ def adopt(
     return aside
 
 
-def blank(tx: Transaction, session: SessionRow, turn_ids: Sequence[str]) -> None:
-    """Erase what these turns hold, where they are of this session."""
-    for turn_id in turn_ids:
-        if tx.execute("SELECT 1 FROM turns WHERE id = ? AND session_id = ?", (turn_id, session.id)).fetchone():
-            turns.blank(tx, turn_id)
+def blank(tx: Transaction, session: SessionRow) -> None:
+    """Leave of all its turns, also of those that were set aside, only their places."""
+    for row in tx.execute("SELECT id FROM turns WHERE session_id = ?", (session.id,)).fetchall():
+        turns.blank(tx, row["id"])
 
 
 def mark_pending(tx: Transaction, turn_id: str) -> None:

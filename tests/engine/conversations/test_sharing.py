@@ -188,6 +188,17 @@ async def test_a_deleted_turn_is_gone_on_every_host(hosts: Hosts) -> None:
     assert await said(one) == ["Two?", "Three?"]
 
 
+async def test_a_session_that_is_forgotten_is_forgotten_on_every_host(hosts: Hosts) -> None:
+    one, two = await hosts.worker("one"), await hosts.worker("two")
+    for number in range(3):
+        await say(one, str(number))
+    assert len(await said(two)) == 3
+    await one.forget(ANN, "talk")
+    assert await said(two) == await said(one) == []
+    await say(two, "Three?")
+    assert await said(one) == ["Three?"]
+
+
 async def test_a_copy_that_makes_no_sense_is_dropped_and_told_again(hosts: Hosts) -> None:
     one = await hosts.worker("one")
     await say(one, "One?")

@@ -103,6 +103,27 @@ class Conversations:
         if of_session is not None and self._sharing is not None:
             await self._sharing.blank(*of_session)
 
+    async def turns_of(self, caller: Caller, name: str) -> tuple[Turn, ...]:
+        """Return the turns of a session, oldest first, as this host knows them. Raises NotFound."""
+        seen = await self._database.view(partial(self._see, caller, name, None))
+        if seen.session is None:
+            raise _no_session(name)
+        return tuple(row.turn for row in seen.line if not row.is_deleted)
+
+    async def forget(self, caller: Caller, name: str) -> None:
+        """Erase what all turns of a session hold, as `delete` does. Raises NotFound, Conflict (session_busy)."""
+        async with self._held(caller, name):
+            session, rows = await self._database.update(partial(self._forget, caller, name))
+            if self._sharing is not None:
+                await self._sharing.blank(session, *rows)
+
+    def _forget(self, caller: Caller, name: str, tx: Transaction) -> tuple[SessionRow, tuple[TurnRow, ...]]:
+        session = sessions.find(tx, caller, name, time.time())
+        if session is None:
+            raise _no_session(name)
+        sessions.blank(tx, session)
+        return session, sessions.line(tx, session, self._bounds)
+
     @asynccontextmanager
     async def session(
         self, caller: Caller, name: str, key: str | None = None, fingerprint: bytes = b""
@@ -165,6 +186,10 @@ class Conversations:
         if self._retelling is not None:
             self._retelling.due()
         return _counted("degraded")
+
+
+def _no_session(name: str) -> NotFound:
+    return NotFound(f"There is no session '{name:.128}', or not any more.", param="session")
 
 
 def _shared(remote: Remote, locks: SessionLocks, settings: Settings) -> SharedSessions:

@@ -112,10 +112,11 @@ class Sharing:
             await self._shared.leave(lock_name(caller, name), token)
         return met
 
-    async def blank(self, session: SessionRow, row: TurnRow) -> None:
-        """Have the other hosts erase what this turn held, as soon as they next enter its session."""
+    async def blank(self, session: SessionRow, *rows: TurnRow) -> None:
+        """Have the other hosts erase what these turns held, as soon as they next enter their session."""
         shared = lock_name(session.caller, session.name)
-        await self._shared.blank(shared, row.position or 0, pack(shared, row))
+        for row in rows:
+            await self._shared.blank(shared, row.position or 0, pack(shared, row))
 
     def _ours(self, caller: Caller, name: str, tx: Transaction) -> tuple[SessionRow | None, tuple[TurnRow, ...]]:
         found = sessions.find(tx, caller, name, time.time())
@@ -136,7 +137,7 @@ class Sharing:
         theirs = [unpack(session, entered.first + at, element) for at, element in enumerate(entered.elements)]
         gone = [row.turn.id for row in line if row.turn.id in entered.deleted and not row.is_deleted]
         if ours is not None and gone:
-            await self._database.update(partial(_blank, ours, gone))
+            await self._database.update(partial(_blank, gone))
         common = _common(ours, line, entered.first, theirs)
         behind = [row for row in theirs if (row.position or 0) > common]
         if behind:
@@ -183,5 +184,6 @@ def _common(ours: SessionRow | None, line: Sequence[TurnRow], first: int, theirs
     return max((row.position or 0 for row in theirs if known.get(row.position) == row.turn.id), default=0)
 
 
-def _blank(session: SessionRow, turn_ids: Sequence[str], tx: Transaction) -> None:
-    sessions.blank(tx, session, turn_ids)
+def _blank(turn_ids: Sequence[str], tx: Transaction) -> None:
+    for turn_id in turn_ids:
+        turns.blank(tx, turn_id)
