@@ -94,6 +94,10 @@ def test_text_from_the_environment_becomes_the_keys_type(variable: str, text: st
             "Config key 'retrieval.dense_weight' has value '1.5'; it must be at most 1.",
         ),
         (
+            "[limits]\nburst_seconds = inf",
+            "Config key 'limits.burst_seconds' has value 'inf'; it must be at most 3600.",
+        ),
+        (
             "[ingest]\nchunk_overlap_tokens = 300",
             "Config key 'ingest.chunk_overlap_tokens' has value '300'; it must be",
         ),

@@ -114,6 +114,10 @@ class Data:
         return self.path / "sessions.lock"
 
     @property
+    def limits(self) -> Path:
+        return self.path / "limits"
+
+    @property
     def doorbell(self) -> Path:
         return self.path / "indexer.sock"
 
@@ -218,6 +222,18 @@ class Session:
 
 
 @dataclass(frozen=True)
+class Limits:
+    requests_per_minute: int = _key(0, minimum=0)  # 0, here and below: no such limit
+    tokens_per_minute: int = _key(0, minimum=0)
+    concurrent_answers: int = _key(0, minimum=0)
+    tenant_requests_per_minute: int = _key(0, minimum=0)
+    tenant_tokens_per_minute: int = _key(0, minimum=0)
+    tenant_concurrent_answers: int = _key(0, minimum=0)
+    burst_seconds: float = _key(60.0, minimum=0)
+    on_redis_down: Literal["local", "open", "closed"] = _key("local")
+
+
+@dataclass(frozen=True)
 class Telemetry:
     endpoint: str = _key("", env="OTEL_EXPORTER_OTLP_ENDPOINT")
     service_name: str = _key("ragagent", env="OTEL_SERVICE_NAME")
@@ -250,6 +266,7 @@ class Config:
     ingest: Ingest = field(default_factory=Ingest)
     quota: Quota = field(default_factory=Quota)
     session: Session = field(default_factory=Session)
+    limits: Limits = field(default_factory=Limits)
     telemetry: Telemetry = field(default_factory=Telemetry)
     profile: Mapping[str, Profile] = field(default_factory=lambda: {"ragagent": Profile()})
 
@@ -268,6 +285,7 @@ SECTIONS: dict[str, type[Any]] = {
     "ingest": Ingest,
     "quota": Quota,
     "session": Session,
+    "limits": Limits,
     "telemetry": Telemetry,
 }
 

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from ragagent.config import SECTIONS, Config, Embedder, Generator, Profile, keys
 from ragagent.errors import ConfigError
 
+MAX_BURST_SECONDS = 3600
+
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Read the file (if any), lay the environment over it, and return the whole, validated.
@@ -173,6 +175,11 @@ def _validate(config: Config) -> None:
     if config.retrieval.dense_weight > 1:
         raise ConfigError(
             f"Config key 'retrieval.dense_weight' has value '{config.retrieval.dense_weight:g}'; it must be at most 1."
+        )
+    if config.limits.burst_seconds > MAX_BURST_SECONDS:
+        raise ConfigError(
+            f"Config key 'limits.burst_seconds' has value '{config.limits.burst_seconds:g}'; it must be at most "
+            f"{MAX_BURST_SECONDS}."
         )
     if config.ingest.chunk_overlap_tokens * 2 > config.ingest.chunk_tokens:
         raise ConfigError(

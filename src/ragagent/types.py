@@ -44,12 +44,22 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much a key may ask for; 0: without limit, None: as the configuration says for every key."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_answers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the tenant, and the stores that the key is bound to (None: every store of the tenant)."""
+    """Who asks: the tenant, the stores that the key is bound to (None: every store of the tenant), and its limits."""
 
     tenant: str = "default"
     key_id: str | None = None
     stores: frozenset[str] | None = None
+    allowance: Allowance = Allowance()
 
     def may_use(self, store_id: str) -> bool:
         return self.stores is None or store_id in self.stores

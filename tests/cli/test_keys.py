@@ -92,6 +92,37 @@ def test_a_revoked_key_stays_in_the_list_and_no_longer_verifies(keys: Keys, run:
     assert "no active key" in again.stderr
 
 
+def test_a_key_has_limits_of_its_own_that_can_be_changed(keys: Keys, run: Run, data: Path) -> None:
+    keys("create", "general")
+    made = keys("create", "own", "--requests-per-minute", "60", "--tokens-per-minute", "0")
+    own = {"requests_per_minute": 60, "tokens_per_minute": 0, "concurrent_answers": None}
+    assert made["limits"] == own
+    changed = keys("limit", made["id"], "--requests-per-minute", "default", "--concurrent-answers", "4")
+    own = {"requests_per_minute": None, "tokens_per_minute": 0, "concurrent_answers": 4}
+    assert changed["limits"] == own
+    assert [key["limits"] for key in keys("ls")["data"]] == [dict.fromkeys(own), own]
+    shown = run("keys", "ls", "--data", data).stdout
+    assert "unlimited tokens/min, 4 answers at a time" in shown
+    assert "default" in shown
+
+
+def test_only_an_active_key_can_be_limited(keys: Keys, run: Run, data: Path) -> None:
+    made = keys("create", "gone")
+    keys("revoke", made["id"])
+    for key_id in (made["id"], "unknown"):
+        result = run("keys", "limit", key_id, "--requests-per-minute", "1", "--data", data)
+        assert result.exit_code == 1
+        assert "no active key" in result.stderr
+
+
+@pytest.mark.parametrize("value", ["-1", "many", "1.5", "", "٣", "9" * 16])
+def test_what_is_no_limit_makes_no_key(run: Run, data: Path, value: str) -> None:
+    result = run("keys", "create", "ci", "--requests-per-minute", value, "--data", data)
+    assert result.exit_code == 2
+    assert "neither a whole number from 0 on nor 'default'" in result.stderr
+    assert not data.exists()
+
+
 def test_the_list_holds_no_secret(run: Run, keys: Keys, data: Path) -> None:
     token = keys("create", "ci")["token"]
     told = run("keys", "ls", "--data", data).stdout + run("keys", "ls", "--data", data, "--json").stdout

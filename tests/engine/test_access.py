@@ -13,10 +13,11 @@ from ragagent.engine.access import ANONYMOUS, Access
 from ragagent.errors import Unauthorized
 from ragagent.store import keys
 from ragagent.store.database import Database
-from ragagent.types import Caller
+from ragagent.types import Allowance, Caller
 
 pytestmark = pytest.mark.anyio
 PEPPER = b"p" * 32
+GENERAL = Allowance()
 
 
 @pytest.fixture
@@ -25,18 +26,18 @@ def database(tmp_path: Path) -> Iterator[Database]:
         yield opened
 
 
-def create(database: Database, stores: list[str] | None = None) -> tuple[str, str]:
+def create(database: Database, stores: list[str] | None = None, allowance: Allowance = GENERAL) -> tuple[str, str]:
     """Return a new key's id and token."""
     with database.write() as tx:
-        row, token = keys.add(tx, PEPPER, tenant="acme", name="ci", stores=stores)
+        row, token = keys.add(tx, PEPPER, tenant="acme", name="ci", stores=stores, allowance=allowance)
     return row.id, token
 
 
 @pytest.mark.parametrize("required", [False, True])
 async def test_a_key_is_its_tenant_and_its_stores(database: Database, required: bool) -> None:
-    key_id, token = create(database, ["vs_1"])
+    key_id, token = create(database, ["vs_1"], Allowance(60))
     caller = await Access(database, PEPPER, required=required).caller(token)
-    assert caller == Caller("acme", key_id, frozenset(["vs_1"]))
+    assert caller == Caller("acme", key_id, frozenset(["vs_1"]), Allowance(60))
     assert [caller.may_use(store) for store in ("vs_1", "vs_2")] == [True, False]
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ragagent.errors import Damaged
 from ragagent.store import keys
 from ragagent.store.database import Database
+from ragagent.types import Allowance
 
 PEPPER = b"p" * 32
 
@@ -68,6 +69,24 @@ def test_a_token_opens_what_its_key_may_use(database: Database) -> None:
         assert keys.verify(tx, PEPPER, token) == row
         assert keys.verify(tx, PEPPER, everything) == other
         assert (row.tenant, row.name, row.stores, other.stores) == ("acme", "ci", ("vs_1",), None)
+
+
+def test_a_key_has_limits_of_its_own_or_those_of_all(database: Database) -> None:
+    own = Allowance(60, 0, None)
+    with database.write() as tx:
+        row, token = keys.add(tx, PEPPER, tenant="acme", name="ci", stores=None, allowance=own)
+        _, general = keys.add(tx, PEPPER, tenant="acme", name="all", stores=None)
+    with database.write() as tx:
+        assert [key.allowance for key in (keys.verify(tx, PEPPER, token), keys.verify(tx, PEPPER, general)) if key] == [
+            own,
+            Allowance(),
+        ]
+        assert keys.limit(tx, row.id, Allowance(concurrent_answers=4))
+        assert not keys.limit(tx, "unknown", own)
+    with database.write() as tx:
+        assert [key.allowance for key in keys.listing(tx)] == [Allowance(None, None, 4), Allowance()]
+        keys.revoke(tx, row.id)
+        assert not keys.limit(tx, row.id, own)
 
 
 def test_the_secret_is_not_stored(database: Database) -> None:

@@ -27,7 +27,7 @@ from ragagent.store import database as module
 from ragagent.store.backlog import Load
 from ragagent.store.database import Database, newest_schema
 from ragagent.text import tokens
-from ragagent.types import Caller, Hit
+from ragagent.types import Allowance, Caller, Hit
 from store.conftest import column
 
 STORE, MODEL, DIMENSION = "vs_0123456789abcdef01234567", "model-a", 8
@@ -146,7 +146,7 @@ def test_everything_reads_as_it_was_written(migrated: Database) -> None:
         assert chunks.buried(tx, STORE, 6) == [9]
         key = keys.verify(tx, PEPPER, "rag_k1_secret")
         assert key is not None
-        assert (key.id, key.stores) == ("k1", (STORE,))
+        assert (key.id, key.stores, key.allowance) == ("k1", (STORE,), Allowance())
 
 
 def test_vectors_are_the_same_bit_for_bit(migrated: Database) -> None:

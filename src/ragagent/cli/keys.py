@@ -4,7 +4,8 @@ exists before the first start. A running server sees each change within a second
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,13 +19,41 @@ from ragagent.errors import NotFound, RagagentError
 from ragagent.store import keys as rows
 from ragagent.store.database import Database
 from ragagent.store.keys import KeyRow
+from ragagent.types import Allowance
 
-_HEADER = ("ID", "NAME", "TENANT", "STORES", "CREATED", "REVOKED")
+_HEADER = ("ID", "NAME", "TENANT", "STORES", "LIMITS", "CREATED", "REVOKED")
+_DEFAULT = "default"
+_MAX_DIGITS = 15  # SQLite's integers, and Lua's, end not far above
+
+
+class _Limit(click.ParamType[int | str]):
+    """A whole number from 0 on, or "default"."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == _DEFAULT:
+            return _DEFAULT
+        if not (value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS):
+            self.fail(f"'{value}' is neither a whole number from 0 on nor '{_DEFAULT}'.", param, ctx)
+        return int(value)
+
+
+def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for each limit that a key may have of its own."""
+    for option, what in (
+        ("--concurrent-answers", "Answers under way at a time."),
+        ("--tokens-per-minute", "Tokens that models read and write for it."),
+        ("--requests-per-minute", "Requests of every kind."),
+    ):
+        about = f"{what} 0: no limit; '{_DEFAULT}': as [limits] says."
+        command = click.option(option, type=_Limit(), metavar="N", help=about)(command)
+    return command
 
 
 @click.group()
 def keys() -> None:
-    """Create, list and revoke API keys."""
+    """Create, list, limit and revoke API keys."""
 
 
 @keys.command("create")
@@ -33,15 +62,17 @@ def keys() -> None:
 @click.option(
     "--store", "names", multiple=True, metavar="NAME", help="Bind the key to a store (name or id); repeatable."
 )
+@_limits
 @reporting
 @with_data
-def create(name: str, tenant: str, names: Sequence[str], out: Output, data: Data) -> None:
+def create(name: str, tenant: str, names: Sequence[str], out: Output, data: Data, **limits: int | str | None) -> None:
     """Create a key; its token is shown this once."""
     with _created(data) as database:
         pepper = rows.pepper(data.pepper)
         with database.write() as tx:
             ids = [store_named(tx, tenant, store).id for store in names] or None
-            row, token = rows.add(tx, pepper, tenant=tenant, name=name, stores=ids)
+            allowance = _changed(Allowance(), limits)
+            row, token = rows.add(tx, pepper, tenant=tenant, name=name, stores=ids, allowance=allowance)
     if out.as_json:
         out.document({**_shown(row), "token": token})
         return
@@ -63,6 +94,25 @@ def ls(out: Output, data: Data) -> None:
         out.line(table(_HEADER, [_cells(row) for row in found]))
     else:
         out.line("There is no key.")
+
+
+@keys.command("limit")
+@click.argument("key_id", metavar="ID")
+@_limits
+@reporting
+@with_data
+def limit(key_id: str, out: Output, data: Data, **limits: int | str | None) -> None:
+    """Change what a key may ask for; what is not named stays. A running server follows within a second."""
+    with opened(data) as database, database.write() as tx:
+        row = next((row for row in rows.listing(tx) if row.id == key_id and row.revoked_at is None), None)
+        if row is None:
+            raise NotFound(f"There is no active key with the id '{key_id}'; 'ragagent keys ls' shows them.")
+        changed = dataclasses.replace(row, allowance=_changed(row.allowance, limits))
+        rows.limit(tx, key_id, changed.allowance)
+    if out.as_json:
+        out.document(_shown(changed))
+    else:
+        out.line(f"Key {key_id} '{changed.name}': {_limits_of(changed)}.")
 
 
 @keys.command("revoke")
@@ -91,6 +141,12 @@ def _created(data: Data) -> Iterator[Database]:
         yield database
 
 
+def _changed(allowance: Allowance, limits: Mapping[str, int | str | None]) -> Allowance:
+    """Return the allowance with what the options say; an option that was not given says nothing."""
+    said = {name: value if isinstance(value, int) else None for name, value in limits.items() if value is not None}
+    return dataclasses.replace(allowance, **said)
+
+
 def _shown(row: KeyRow) -> dict[str, Any]:
     return {
         "id": row.id,
@@ -98,6 +154,7 @@ def _shown(row: KeyRow) -> dict[str, Any]:
         "name": row.name,
         "tenant": row.tenant,
         "stores": None if row.stores is None else list(row.stores),
+        "limits": dataclasses.asdict(row.allowance),
         "created_at": row.created_at,
         "revoked_at": row.revoked_at,
     }
@@ -106,4 +163,15 @@ def _shown(row: KeyRow) -> dict[str, Any]:
 def _cells(row: KeyRow) -> tuple[str | None, ...]:
     bound = "all" if row.stores is None else ",".join(row.stores)
     revoked = None if row.revoked_at is None else moment(row.revoked_at)
-    return row.id, row.name, row.tenant, bound, moment(row.created_at), revoked
+    return row.id, row.name, row.tenant, bound, _limits_of(row), moment(row.created_at), revoked
+
+
+def _limits_of(row: KeyRow) -> str:
+    own = row.allowance
+    units = (
+        (own.requests_per_minute, "requests/min"),
+        (own.tokens_per_minute, "tokens/min"),
+        (own.concurrent_answers, "answers at a time"),
+    )
+    said = [f"{limit or 'unlimited'} {unit}" for limit, unit in units if limit is not None]
+    return ", ".join(said) or _DEFAULT

@@ -45,7 +45,8 @@ class Access:
         row = keys.verify(tx, self._pepper, token)
         if row is None:
             raise Unauthorized("The API key is not known, or it was revoked.")
-        return Caller(row.tenant, row.id, None if row.stores is None else frozenset(row.stores))
+        stores = None if row.stores is None else frozenset(row.stores)
+        return Caller(row.tenant, row.id, stores, row.allowance)
 
     def _remembered(self, digest: bytes) -> Caller | None:
         deadline, caller = self._known.get(digest, (0.0, ANONYMOUS))

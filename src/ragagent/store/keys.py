@@ -7,6 +7,7 @@ would be a way to exhaust the server.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -21,9 +22,11 @@ from pathlib import Path
 
 from ragagent.errors import Damaged
 from ragagent.store.database import Transaction
+from ragagent.types import Allowance
 
 PREFIX = "rag_"
 PEPPER_BYTES = 32
+GENERAL = Allowance()  # what the configuration says for every key
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class KeyRow:
     stores: tuple[str, ...] | None
     created_at: int
     revoked_at: int | None
+    allowance: Allowance
 
 
 def pepper(path: Path) -> bytes:
@@ -70,7 +74,15 @@ def _make_pepper(path: Path) -> None:
         os.close(directory)
 
 
-def add(tx: Transaction, key: bytes, *, tenant: str, name: str, stores: Sequence[str] | None) -> tuple[KeyRow, str]:
+def add(
+    tx: Transaction,
+    key: bytes,
+    *,
+    tenant: str,
+    name: str,
+    stores: Sequence[str] | None,
+    allowance: Allowance = GENERAL,
+) -> tuple[KeyRow, str]:
     """Store a new key; return its row and the token, which is shown this once and never again."""
     secret = secrets.token_urlsafe(32)
     row = KeyRow(
@@ -81,10 +93,13 @@ def add(tx: Transaction, key: bytes, *, tenant: str, name: str, stores: Sequence
         stores=None if stores is None else tuple(stores),
         created_at=int(time.time()),
         revoked_at=None,
+        allowance=allowance,
     )
+    bound = None if stores is None else json.dumps(list(stores))
     tx.execute(
-        "INSERT INTO api_keys (id, tenant, name, mac, stores, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (row.id, tenant, name, row.mac, None if stores is None else json.dumps(list(stores)), row.created_at),
+        "INSERT INTO api_keys (id, tenant, name, mac, stores, created_at, requests_per_minute, tokens_per_minute, "
+        "concurrent_answers) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (row.id, tenant, name, row.mac, bound, row.created_at, *dataclasses.astuple(allowance)),
     )
     return row, f"{PREFIX}{row.id}_{secret}"
 
@@ -116,10 +131,25 @@ def revoke(tx: Transaction, key_id: str) -> bool:
     )
 
 
+def limit(tx: Transaction, key_id: str, allowance: Allowance) -> bool:
+    """Set what an active key may ask for; False: there is none of that id."""
+    return (
+        tx.execute(
+            "UPDATE api_keys SET requests_per_minute = ?, tokens_per_minute = ?, concurrent_answers = ? "
+            "WHERE id = ? AND revoked_at IS NULL",
+            (*dataclasses.astuple(allowance), key_id),
+        ).rowcount
+        > 0
+    )
+
+
 def _mac(key: bytes, secret: str) -> bytes:
     return hmac.digest(key, secret.encode(), hashlib.sha256)
 
 
 def _key(row: sqlite3.Row) -> KeyRow:
     stores = None if row["stores"] is None else tuple(json.loads(row["stores"]))
-    return KeyRow(row["id"], row["tenant"], row["name"], row["mac"], stores, row["created_at"], row["revoked_at"])
+    allowance = Allowance(row["requests_per_minute"], row["tokens_per_minute"], row["concurrent_answers"])
+    return KeyRow(
+        row["id"], row["tenant"], row["name"], row["mac"], stores, row["created_at"], row["revoked_at"], allowance
+    )
