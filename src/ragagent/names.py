@@ -196,6 +196,10 @@ INGEST_BYTES = _attribute("ragagent.ingest.bytes", "Bytes read.")
 
 AUTH_FAILURE = _attribute("ragagent.auth.failure", "Why a caller was refused: the error's code, as invalid_api_key.")
 INPUT_REJECTION = _attribute("ragagent.input.rejection", "Why input was refused: the error's code, as too_large.")
+LIMIT_POLICY = _attribute(
+    "ragagent.limits.policy",
+    "The limit that refused: requests, tokens, answers, tenant-requests, tenant-tokens, tenant-answers.",
+)
 DEPENDENCY = _attribute("ragagent.dependency", "A part that we need and do not own: redis, embedder, generator.")
 DB_POOL = _attribute("db.client.connection.pool.name", "The connection pool: redis.")
 DB_CONNECTION_STATE = _attribute("db.client.connection.state", "What a pooled connection does: idle, used.")
@@ -276,6 +280,12 @@ PUBLISH_DURATION = Histogram(
 AUTH_FAILURES = Counter("ragagent.auth.failures", "{request}", "Callers refused.", (AUTH_FAILURE,))
 INPUT_REJECTED = Counter(
     "ragagent.input.rejected", "{request}", "Requests refused for their input.", (INPUT_REJECTION,)
+)
+LIMITS_REFUSED = Counter(
+    "ragagent.limits.refused", "{request}", "Requests that a rate limit did not let through.", (LIMIT_POLICY,)
+)
+LIMITS_DEGRADED = Counter(
+    "ragagent.limits.degraded", "{decision}", "Decisions about limits that Redis should have made and did not."
 )
 REDIS_CONNECTIONS = UpDownCounter(
     "db.client.connection.count", "{connection}", "Connections of the Redis pool.", (DB_POOL, DB_CONNECTION_STATE)

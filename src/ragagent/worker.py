@@ -26,11 +26,13 @@ from ragagent.engine.catalog import Catalog, Chunking
 from ragagent.engine.conversations.conversations import Conversations
 from ragagent.engine.doorbell import Doorbell
 from ragagent.engine.ingest import Ingest
+from ragagent.engine.limiting.limiter import Limiter
 from ragagent.engine.queue import Queue
 from ragagent.engine.retrieval.retrieve import Retriever
 from ragagent.errors import EXIT_OK, ConfigError
 from ragagent.index.searchers import Searchers
 from ragagent.lifeline import Lifeline, attend
+from ragagent.limits.ledger import Ledger
 from ragagent.providers import registry
 from ragagent.remote.connection import Remote
 from ragagent.store import jobs, keys
@@ -89,6 +91,9 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     stack.push_async_callback(embedders.aclose)
     generator = registry.generator(config.generator)
     stack.push_async_callback(generator.aclose)
+    ledger = Ledger(config.data.limits, remote, config.limits.on_redis_down, on_degraded=_count_degraded)
+    limiter = Limiter(config.limits, ledger, on_refused=_count_limited)
+    stack.push_async_callback(limiter.aclose)
     telemetry.gauge(names.DEPENDENCY_UP, lambda: _dependencies(remote))
     doorbell = Doorbell(config.data.doorbell)
     stack.callback(doorbell.close)
@@ -115,6 +120,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     return Services(
         config=config,
         access=_access(config, database),
+        limiter=limiter,
         catalog=catalog,
         ingest=Ingest(database, searchers, catalog, doorbell, config.ingest, config.quota),
         queue=Queue(database, searchers, catalog, doorbell, config.ingest, config.quota),
@@ -156,6 +162,14 @@ def _remote(config: Config, slot: int) -> Remote | None:
 def _count_lookup(tier: str, kind: str, outcome: str) -> None:
     attributes = {names.CACHE_TIER: tier, names.CACHE_KIND: kind, names.CACHE_OUTCOME: outcome}
     telemetry.count(names.CACHE_REQUESTS, attributes=attributes)
+
+
+def _count_limited(policy: str) -> None:
+    telemetry.count(names.LIMITS_REFUSED, attributes={names.LIMIT_POLICY: policy})
+
+
+def _count_degraded() -> None:
+    telemetry.count(names.LIMITS_DEGRADED)
 
 
 def _dependencies(remote: Remote | None) -> list[tuple[dict[str, str], int]]:

@@ -25,7 +25,7 @@ PREFLIGHT = {
 
 async def test_the_rings_stand_in_order(api: Api) -> None:
     order = [ring.cls.__name__ for ring in api.app.user_middleware]  # type: ignore[attr-defined]
-    assert order == ["Observe", "SecurityHeaders", "Problems", "Authenticate", "BodyLimit"]
+    assert order == ["Observe", "SecurityHeaders", "Problems", "Authenticate", "Limit", "BodyLimit"]
 
 
 async def test_an_unknown_path_is_refused_in_the_envelope(api: Api) -> None:
@@ -96,6 +96,7 @@ async def test_a_configured_origin_reads_answers_errors_and_the_headers_its_clie
         assert reply.headers["access-control-allow-origin"] == ORIGIN
         exposed = {name.strip() for name in reply.headers["access-control-expose-headers"].split(",")}
         assert {"x-request-id", "retry-after", "x-should-retry", "openai-poll-after-ms"} <= exposed
+        assert {"retry-after-ms", "ratelimit", "ratelimit-policy", "x-ratelimit-remaining-tokens"} <= exposed
 
 
 async def test_another_origin_stays_outside(opened: Api) -> None:

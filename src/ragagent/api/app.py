@@ -17,6 +17,7 @@ from ragagent.api import (
     files,
     health,
     jobs,
+    limit_headers,
     models,
     responses,
     sessions,
@@ -26,6 +27,7 @@ from ragagent.api import (
 )
 from ragagent.api.auth import Authenticate
 from ragagent.api.body_limit import BodyLimit
+from ragagent.api.limiting import Limit
 from ragagent.api.observe import Observe
 from ragagent.api.problems import Problems, http_exception
 from ragagent.api.security_headers import SecurityHeaders
@@ -42,6 +44,7 @@ EXPOSED = [
     "retry-after",
     "x-should-retry",
     "openai-poll-after-ms",
+    *limit_headers.NAMES,
 ]
 
 routes = [
@@ -68,6 +71,7 @@ def build(services: Services, lifespan: Callable[[], AbstractAsyncContextManager
         *_cors(config.auth.cors_origins),
         Middleware(Problems),
         Middleware(Authenticate, access=services.access),
+        Middleware(Limit, limiter=services.limiter, answer_tokens=config.generator.max_tokens),
         Middleware(BodyLimit, max_bytes=config.server.max_body_bytes, seconds=config.server.body_seconds),
     ]
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ragagent.api import problems, sessions
+from ragagent.api import limiting, problems, sessions
 from ragagent.api.answers import explanation, shown_citations
 from ragagent.api.asking import fields, question
 from ragagent.api.event_stream import EventStream, after, begun, event
@@ -28,6 +28,7 @@ from ragagent.api.schemas.chat import ChatCompletion
 from ragagent.api.services import caller, services
 from ragagent.api.sessions import Exchange
 from ragagent.engine.answering.answer import Answerer, Question, Reply, history_of, replay
+from ragagent.engine.answering.recorded import Pieces
 from ragagent.errors import Invalid, RagagentError
 from ragagent.types import Answer, Caller
 
@@ -46,13 +47,21 @@ async def _answer(request: Request, asked: ChatCompletion) -> Response:
     async with AsyncExitStack() as stack:
         talk = await stack.enter_async_context(sessions.exchange(request, asking, int(time.time())))
         asking = talk.after_history(asking)
+        await limiting.expect_answer(request, asking)
         head = Head(asked.model, talk)
         if asked.stream:
             reply, first = await while_connected(request, begun(_opened(app.answerer, who, asking, talk)))
             note_timings(request, reply.timings)
-            events = _events(head, reply, first, talk, with_usage=asked.stream_options.include_usage)
+            events = _events(
+                head,
+                reply,
+                limiting.metered(request, reply, after(first, reply.pieces)),
+                talk,
+                with_usage=asked.stream_options.include_usage,
+            )
             return EventStream(events, reply.pieces, _headers(reply, asking, talk), stack.pop_all())
         reply, answer = await while_connected(request, _finished(app.answerer, who, asking, talk))
+        await limiting.meter(request, reply).note(answer)
         await talk.keep(answer)
     note_timings(request, reply.timings)
     return JSONResponse(head.completion(answer, reply), headers=_headers(reply, asking, talk))
@@ -120,11 +129,11 @@ class Head:
 
 
 async def _events(
-    head: Head, reply: Reply, first: str | Answer, talk: Exchange, *, with_usage: bool
+    head: Head, reply: Reply, pieces: Pieces, talk: Exchange, *, with_usage: bool
 ) -> AsyncGenerator[bytes]:
     yield head.chunk({"role": "assistant", "content": ""})
     try:
-        async with aclosing(after(first, reply.pieces)) as pieces:
+        async with aclosing(pieces):
             async for piece in pieces:
                 if isinstance(piece, str):
                     yield head.chunk({"content": piece})

@@ -9,11 +9,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from ragagent.api import limiting
 from ragagent.api.schemas.body import read
 from ragagent.api.schemas.embeddings import Embeddings
 from ragagent.api.services import services
 from ragagent.errors import Invalid, NotFound
 from ragagent.text import count_tokens
+from ragagent.types import Usage
 
 
 async def create(request: Request) -> JSONResponse:
@@ -34,9 +36,11 @@ async def create(request: Request) -> JSONResponse:
     for position, text in enumerate(texts):
         if not text.strip():
             raise Invalid(f"'input.{position}' is empty.", param="input")
+    await limiting.expect(request, texts)
     vectors = await embedder.embed(texts)
     encode = _base64 if asked.encoding_format == "base64" else _floats
     tokens = sum(count_tokens(text) for text in texts)
+    await limiting.spend(request, Usage(tokens))
     return JSONResponse(
         {
             "object": "list",

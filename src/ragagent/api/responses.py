@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ragagent.api import problems
+from ragagent.api import limiting, problems
 from ragagent.api.asking import fields, question
 from ragagent.api.event_stream import EventStream, after, begun
 from ragagent.api.hangup import while_connected
@@ -43,6 +43,7 @@ async def _answer(request: Request, asked: CreateResponse) -> Response:
         return await _stream(request, making)
     reply, answer = await while_connected(request, making.app.answerer.answer(making.who, making.question))
     note_timings(request, reply.timings)
+    await limiting.meter(request, reply).note(answer)
     response = await making.conclude(reply, answer, await making.results(reply))
     return JSONResponse(response, headers=making.headers(reply))
 
@@ -59,7 +60,7 @@ async def _stream(request: Request, making: Making) -> Response:
     async def conclude(answer: Answer) -> JSON:
         return await making.conclude(reply, answer, results)
 
-    told = events(making.draft, after(first, reply.pieces), results, conclude)
+    told = events(making.draft, limiting.metered(request, reply, after(first, reply.pieces)), results, conclude)
     return EventStream(told, reply.pieces, making.headers(reply))
 
 
@@ -77,6 +78,7 @@ async def _begin(request: Request, asked: CreateResponse) -> Making:
     instructions = [Message("system", asked.instructions)] if asked.instructions else []
     history, _ = history_of([*instructions, *await _continued(app, who, asked), *spoken.messages])
     asking = await question(request, asked, history, text, max_tokens=asked.max_output_tokens)
+    await limiting.expect_answer(request, asking)
     return Making(app, who, Draft(asked, text, mark), spoken, asking)
 
 

@@ -14,6 +14,7 @@ from ragagent.engine.answering.answer import Answerer
 from ragagent.engine.catalog import Catalog
 from ragagent.engine.conversations.conversations import Conversations
 from ragagent.engine.ingest import Ingest
+from ragagent.engine.limiting.limiter import Limiter
 from ragagent.engine.queue import Queue
 from ragagent.engine.retrieval.retrieve import Retriever
 from ragagent.providers.embedders import Embedders
@@ -24,6 +25,7 @@ from ragagent.types import Caller
 class Services:
     config: Config
     access: Access
+    limiter: Limiter
     catalog: Catalog
     ingest: Ingest
     queue: Queue
