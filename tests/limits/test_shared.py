@@ -106,6 +106,17 @@ async def test_a_host_goes_on_from_what_it_decided_itself_and_from_what_redis_ha
     assert seconds(await shared.add([Demand(CHEAP.key, -SECOND, MINUTE)], [], [(58 * SECOND, True)])) == [57]
 
 
+@pytest.mark.parametrize("is_ours", [False, True])
+async def test_what_a_host_knew_stays_known_when_the_request_is_refused(shared: Shared, is_ours: bool) -> None:
+    if is_ours:
+        await take(shared, CHEAP)
+    knew = Demand(CHEAP.key, MINUTE, MINUTE)
+    for known in ((30 * SECOND, is_ours), (30 * SECOND, False), NOTHING):
+        refused = await shared.take([knew], [], 0, [known])
+        assert isinstance(refused, Taken)
+        assert (refused.is_allowed, seconds(refused.levels)) == (False, [30])
+
+
 async def test_a_key_is_small_and_goes_with_its_time(shared: Shared, admin: redis_py.Redis) -> None:
     demand = Demand("rag:l:{0123456789abcdef}:0123456789ab:requests", SECOND, MINUTE)
     place = seat("0123456789abcdef", key="rag:l:{0123456789abcdef}:0123456789ab:answers")

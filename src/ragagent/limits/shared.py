@@ -24,17 +24,20 @@ _LEVEL: Final = f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local rates, lease, holder = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
-local function level(i)
-    local known, is_ours = tonumber(ARGV[4 * i + 2]), ARGV[4 * i + 3] == '1'
-    local found = tonumber(redis.call('GET', KEYS[i]) or '')
-    if not found then return known end
-    found = found - now
-    if not (found > 0 and found <= {MAX_LEVEL}) then found = 0 end
-    return is_ours and math.max(found, known) or found
-end
 local function set(i, level)
     level = math.min(level, {MAX_LEVEL})
     redis.call('SET', KEYS[i], string.format('%.0f', now + level), 'PX', math.ceil(math.max(level, {MINUTE}) / 1000))
+end
+local function level(i)
+    local known, is_ours = tonumber(ARGV[4 * i + 2]), ARGV[4 * i + 3] == '1'
+    local stored = tonumber(redis.call('GET', KEYS[i]) or '')
+    local found = stored and stored - now or 0
+    if not (found > 0 and found <= {MAX_LEVEL}) then found = 0 end
+    if known > found and (is_ours or not stored) then
+        set(i, known)  -- Also where the request is refused: the host takes it for told from now on.
+        return known
+    end
+    return found
 end
 """
 
