@@ -148,6 +148,19 @@ async def test_an_operator_may_choose_what_happens_without_redis(
 
 
 @pytest.mark.redis
+async def test_a_redis_that_takes_no_writes_is_as_good_as_none(
+    redis: RedisServer, remote: Remote, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger(tmp_path / "limits", remote)
+    assert await admitted(ledger, 4) == 4
+    with contextlib.closing(redis.admin()) as admin:
+        admin.config_set("maxmemory", 1)
+    assert await admitted(ledger, 20) == 6
+    assert "Rate limits go on without Redis: each host counts for itself." in caplog.messages
+    ledger.close()
+
+
+@pytest.mark.redis
 async def test_two_hosts_share_redis_and_not_their_tables(redis: RedisServer, remote: Remote, tmp_path: Path) -> None:
     here, there = Ledger(tmp_path / "here", remote), Ledger(tmp_path / "there", remote)
     assert await admitted(here, 6) + await admitted(there, 6) == 10

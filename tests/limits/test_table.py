@@ -17,7 +17,7 @@ from crowd import crowd
 from ragagent.limits import table as module
 from ragagent.limits.gcra import MINUTE, SECOND, Demand, Seat
 from ragagent.limits.ledger import Ledger
-from ragagent.limits.table import SIZE, Held, Table
+from ragagent.limits.table import SIZE, Busy, Table
 
 CHEAP = Demand("cheap", SECOND, MINUTE)
 DEAR = Demand("dear", MINUTE, MINUTE)
@@ -153,7 +153,7 @@ async def test_who_holds_the_lock_holds_nobody_up_for_long_and_gives_it_up_with_
 
 def test_who_finds_the_lock_held_has_done_nothing(table: Table, path: Path) -> None:
     with table._lock():
-        with pytest.raises(Held):
+        with pytest.raises(Busy):
             Table(path)
     with Table(path) as other:
         with table._lock():
@@ -163,7 +163,7 @@ def test_who_finds_the_lock_held_has_done_nothing(table: Table, path: Path) -> N
                 lambda: other.note([("dear", 1)]),
                 lambda: other.hold([Seat("seats", 1, "me")], MINUTE),
             ):
-                with pytest.raises(Held):
+                with pytest.raises(Busy):
                     work()
         assert other.take([DEAR], [Seat("seats", 1, "me")], 0).is_allowed
 

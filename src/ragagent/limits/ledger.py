@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 from ragagent.errors import Unavailable
 from ragagent.limits.gcra import SECOND, Demand, Seat, Taken
 from ragagent.limits.shared import Known, Shared
-from ragagent.limits.table import Held, Table
+from ragagent.limits.table import Busy, Table
 from ragagent.remote.connection import NoReply, Remote
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Ledger:
         return taken
 
     def _known(self, demands: Sequence[Demand]) -> Known:
-        with contextlib.suppress(Held):
+        with contextlib.suppress(Busy):
             if (table := self._opened()) is not None:
                 return table.known(demands)
         return [(0, False)] * len(demands)
@@ -121,14 +121,14 @@ class Ledger:
             try:
                 table = self._opened()
                 return None if table is None else work(table)
-            except Held:
+            except Busy:
                 # Somebody who holds it for microseconds was interrupted in them. The loop goes on meanwhile.
                 await asyncio.sleep(LOCK_POLL_SECONDS)
                 waited += LOCK_POLL_SECONDS
         return None
 
     def _opened(self) -> Table | None:
-        """Return the table, made at the first use: where nobody is limited there is none. Raises Held."""
+        """Return the table, made at the first use: where nobody is limited there is none. Raises Busy."""
         if self._table is None:
             try:
                 self._table = Table(self._path)

@@ -4,7 +4,7 @@ It counts where there is no Redis, and where Redis is away. It is exact over all
 costs some ten microseconds: a lock of the kernel's (flock) around a look at two cache lines.
 
     a holder of the lock is killed    the kernel gives it up; what was being written is one number, old or new
-    a holder stands still             nobody waits longer than their caller wants to: `Held`
+    a holder stands still             nobody waits longer than their caller wants to: `Busy`
     the table is full                 what finds no slot is let in, uncounted
     the machine restarts              its clock begins anew, and so does the table, whose head names the boot
 """
@@ -29,7 +29,7 @@ _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 SIZE: Final = _HEAD + RATES_SIZE + SEATS_SIZE
 
 
-class Held(Exception):
+class Busy(Exception):
     """Another process has the lock just now."""
 
 
@@ -37,7 +37,7 @@ class Table:
     """The table in the file at `path`, made on first use. Raises OSError, as for a full disk.
 
     One per process, opened after the fork and used by one thread: the lock is the open file's. To open it, and every
-    method but `known`, raises Held, and has done nothing then. Levels, costs and leases are microseconds.
+    method but `known`, raises Busy, and has done nothing then. Levels, costs and leases are microseconds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,7 +111,7 @@ class Table:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Held from None
+            raise Busy from None
         try:
             yield _now()
         finally:

@@ -106,6 +106,7 @@ async def test_a_request_may_turn_out_to_need_more(opened: Opened) -> None:
         grant = await admitted(limiter, 100)
         await limiter.expect(grant, 50)
         await limiter.expect(grant, 600)
+        assert left(grant) == {"requests": 9, "tokens": 400}
         assert left(await limiter.admit(CALLER, 0)) == {"requests": 8, "tokens": 400}
         other = await admitted(limiter, 300)
         with pytest.raises(Refused) as caught:

@@ -31,8 +31,13 @@ class Grant:
     policies: Policies
     costs: list[int]
     seats: Sequence[Seat] = ()
-    standings: Sequence[Standing] = field(default_factory=tuple)
+    standings: list[Standing] = field(default_factory=list)
     is_settled: bool = False
+
+    def note(self, policies: Sequence[Policy], levels: Sequence[int]) -> None:
+        """Take the levels of some of the rates down; there are none where nothing was counted."""
+        now = {policy.name: standing(policy, level) for policy, level in zip(policies, levels, strict=False)}
+        self.standings = [now.get(found.policy.name, found) for found in self.standings]
 
 
 class Refused(Limited):

@@ -94,6 +94,7 @@ class Limiter:
             raise refused
         for n, cost in zip(at, more, strict=True):
             grant.costs[n] += cost
+        grant.note(rates, [level + cost for level, cost in zip(levels, more, strict=True)])
 
     async def settle(self, grant: Grant, tokens: int | None) -> None:
         """Let the request have cost so many tokens, and give its place up. None: what was estimated. Once."""
@@ -123,9 +124,7 @@ class Limiter:
             return
         rates = [grant.policies.rates[n] for n in changed]
         deltas = [costs[n] - grant.costs[n] for n in changed]
-        levels = await self._ledger.add(_demands(rates, deltas), grant.seats)
-        now = {policy.name: standing(policy, level) for policy, level in zip(rates, levels, strict=False)}
-        grant.standings = [now.get(found.policy.name, found) for found in grant.standings]
+        grant.note(rates, await self._ledger.add(_demands(rates, deltas), grant.seats))
 
     def _seat(self, holder: str, grant: Grant) -> None:
         self._seated[holder] = grant
