@@ -17,6 +17,7 @@ import pytest
 
 from application import TEXTS, Api, running
 from fakes import Scripted
+from ragagent import telemetry
 from ragagent.config import Server as Settings
 from ragagent.edge.server import Server
 from ragagent.errors import Upstream
@@ -62,7 +63,13 @@ async def requests(api: Api) -> int:
 # Requests
 
 
-async def test_a_limited_caller_learns_how_it_stands_and_when_to_come_back(limited: Limited) -> None:
+async def test_a_limited_caller_learns_how_it_stands_and_when_to_come_back(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[str, Any]] = []
+    monkeypatch.setattr(
+        telemetry, "count", lambda row, amount=1, attributes=None: counted.append((row.name, attributes))
+    )
     async with limited(limits__requests_per_minute=3) as api:
         for left in (2, 1, 0):
             reply = await api.http.get("/v1/models")
@@ -86,6 +93,8 @@ async def test_a_limited_caller_learns_how_it_stands_and_when_to_come_back(limit
         assert refused.headers["ratelimit"].startswith('"requests";r=0;')
         assert refused.headers["x-request-id"]
         assert "x-should-retry" not in refused.headers
+        of_limits = [(name, attributes) for name, attributes in counted if "limits" in name or "input" in name]
+        assert of_limits == [("ragagent.limits.refused", {"ragagent.limits.policy": "requests"})]
 
 
 async def test_probes_and_strangers_take_nothing(limited: Limited) -> None:
