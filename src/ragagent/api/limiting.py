@@ -30,7 +30,9 @@ from ragagent.types import Answer, Message, Usage
 
 # path -> whether it makes an answer: then what will be generated is reserved, and a place among the answers under way
 METERED: Final = {"/v1/chat/completions": True, "/v1/responses": True, "/v1/embeddings": False}
-COMPUTED: Final = ("miss", "bypass")  # the tiers in which a model worked for this very request
+# The tiers in which a model worked for this request, or for one that it joined: who joins pays as well, or to ask twice
+# and to hang up once would be a way around.
+COMPUTED: Final = ("miss", "bypass")
 
 _BYTES_PER_TOKEN = 4
 _STATE: Final = "metered"
