@@ -162,6 +162,22 @@ async def test_an_answer_costs_what_it_used_and_says_so(limited: Limited) -> Non
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_a_response_costs_what_an_answer_does(limited: Limited, stream: bool) -> None:
+    limits = {"limits__tokens_per_minute": TOKENS, "limits__concurrent_answers": 1}
+    async with limited(indexing=True, **limits) as api:
+        await api.store(**TEXTS)
+        with api.speaking(Scripted("In 2000 [1].", usage=Usage(1500, 700))) as app:
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+                body = {"model": "ragagent", "input": QUESTION, "stream": stream}
+                for _ in range(2):
+                    assert (await http.post("/v1/responses", json=body)).status_code == 200
+                refused = await http.post("/v1/responses", json={**body, "max_output_tokens": 9999})
+        assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
+        assert await spent(api) == pytest.approx(4400, abs=SLACK)
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_what_no_model_has_made_costs_nothing(limited: Limited, stream: bool) -> None:
     async with limited(indexing=True, limits__tokens_per_minute=TOKENS, limits__requests_per_minute=100) as api:
         await api.store(**TEXTS)
