@@ -112,8 +112,7 @@ def test_the_official_client_gets_through_by_itself(limited: servers.Running) ->
 
 
 def test_without_redis_the_workers_of_a_host_count_together(tmp_path: Path) -> None:
-    env = {"RAGAGENT_SERVER__WORKERS": str(WORKERS), "RAGAGENT_LIMITS__REQUESTS_PER_MINUTE": str(LIMIT)}
-    with servers.server(tmp_path, **env) as running:
+    with servers.server(tmp_path, RAGAGENT_LIMITS__REQUESTS_PER_MINUTE=str(LIMIT)) as running:
         began = time.monotonic()
         allowed = statuses(running, "any", LIMIT // 2)[200]
         old = {worker["pid"] for worker in running.workers()}
