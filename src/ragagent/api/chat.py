@@ -52,13 +52,8 @@ async def _answer(request: Request, asked: ChatCompletion) -> Response:
         if asked.stream:
             reply, first = await while_connected(request, begun(_opened(app.answerer, who, asking, talk)))
             note_timings(request, reply.timings)
-            events = _events(
-                head,
-                reply,
-                limiting.metered(request, reply, after(first, reply.pieces)),
-                talk,
-                with_usage=asked.stream_options.include_usage,
-            )
+            pieces = limiting.metered(request, reply, after(first, reply.pieces))
+            events = _events(head, reply, pieces, talk, with_usage=asked.stream_options.include_usage)
             return EventStream(events, reply.pieces, _headers(reply, asking, talk), stack.pop_all())
         reply, answer = await while_connected(request, _finished(app.answerer, who, asking, talk))
         await limiting.meter(request, reply).note(answer)

@@ -165,12 +165,15 @@ async def expect_answer(request: Request, question: Question) -> None:
     await expect(request, (message.content for message in said), question.max_tokens)
 
 
-async def metered(request: Request, reply: Reply, pieces: Pieces) -> Pieces:
-    """Pass the pieces of the reply on, each counted before anybody hears of it."""
-    counted = meter(request, reply)
+def metered(request: Request, reply: Reply, pieces: Pieces) -> Pieces:
+    """Return the pieces of the reply, each counted before anybody hears of it."""
+    return _counted(meter(request, reply), pieces)
+
+
+async def _counted(meter: Meter, pieces: Pieces) -> Pieces:
     async with aclosing(pieces):
         async for piece in pieces:
-            await counted.note(piece)
+            await meter.note(piece)
             yield piece
 
 
