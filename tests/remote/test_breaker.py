@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ragagent.remote.breaker import FAILURES, Breaker
+from ragagent.remote.breaker import FAILURES, SAMPLE, Breaker
 
 pytestmark = pytest.mark.anyio
 DOWN = ConnectionError("down")
@@ -67,6 +67,26 @@ async def test_three_failures_in_a_row_open_it(breaker: Breaker, changes: list[E
     breaker.failed(DOWN)
     assert not breaker.allows()
     assert changes == [None, DOWN]
+
+
+async def test_a_server_that_answers_every_other_call_opens_it(breaker: Breaker) -> None:
+    await breaker.check()
+    for _ in range(SAMPLE // 2 - 1):
+        breaker.succeeded()
+        breaker.failed(DOWN)
+    assert breaker.allows()  # too few to judge by
+    breaker.succeeded()
+    breaker.failed(DOWN)
+    assert not breaker.allows()
+
+
+async def test_a_failure_now_and_then_does_not(breaker: Breaker) -> None:
+    await breaker.check()
+    for _ in range(SAMPLE * 3):
+        breaker.succeeded()
+        breaker.succeeded()
+        breaker.failed(DOWN)
+    assert breaker.allows()
 
 
 async def test_only_the_probe_closes_it(breaker: Breaker, server: Server) -> None:
