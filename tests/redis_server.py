@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -34,7 +34,7 @@ class RedisServer:
     """One server process. It keeps its port and socket over `kill` and `start`, as a restarted service does."""
 
     def __init__(self, executable: str, directory: Path, *arguments: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.unix_url = f"unix://{directory / 'redis.sock'}?db=0"
         self.process: subprocess.Popen[bytes] | None = None
@@ -59,6 +59,11 @@ class RedisServer:
         """Return a plain client, for arranging and inspecting; the caller closes it."""
         retry = Retry(NoBackoff(), 0)  # By default it would ask eleven times, and hide that the server is not up yet.
         return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5.0, retry=retry)
+
+    def command(self, *words: str | bytes | int) -> Any:
+        """Send one command and return its reply."""
+        with contextlib.closing(self.admin()) as admin:
+            return admin.execute_command(*words)  # type: ignore[no-untyped-call]
 
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -102,7 +107,35 @@ def redis_server(*arguments: str, start: bool = True) -> Iterator[RedisServer]:
             server.kill()
 
 
-def _free_port() -> int:
+@contextlib.contextmanager
+def replica_of_nobody(server: RedisServer) -> Iterator[None]:
+    """Make the server a replica, of a primary that is not there: it answers reads, and READONLY to writes."""
+    with contextlib.closing(server.admin()) as admin:
+        admin.replicaof("127.0.0.1", "1")
+        try:
+            yield
+        finally:
+            admin.replicaof("NO", "ONE")
+
+
+def load_slowly(server: RedisServer, seconds: float = 1.5) -> None:
+    """Have the server load its data anew: for about so long it answers everything with LOADING, and that late."""
+    # It looks at its clients with every two megabytes that it reads.
+    values, size = 30, 2**19
+    retry = Retry(NoBackoff(), 0)
+    with redis.Redis(host="127.0.0.1", port=server.port, socket_timeout=30 + seconds, retry=retry) as admin:
+        for number in range(values):
+            admin.set(f"filler:{number}", bytes(size))
+        admin.config_set("rdbcompression", "no")
+        admin.config_set("key-load-delay", round(seconds * 1e6 / values))
+        try:
+            admin.execute_command("DEBUG", "RELOAD")
+        finally:
+            admin.config_set("key-load-delay", 0)
+            admin.unlink(*(f"filler:{number}" for number in range(values)))
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -96,6 +96,7 @@ UNMIRRORED = {
     "ragagent.index.rows": "the rows under test_writer",
     "ragagent.index.positions": "the map under test_writer and test_model",
     "ragagent.providers.endpoint": "the connection under test_openai",
+    "ragagent.remote.backend": "the commands under test_connection and test_topology",
     "ragagent.supervisor.actions": "values without behaviour",
     "ragagent.supervisor.member": "the table under test_fleet and test_settle",
     "ragagent.supervisor.release": "values; every test of the fleet reads them",

@@ -203,6 +203,13 @@ LIMIT_POLICY = _attribute(
 DEPENDENCY = _attribute("ragagent.dependency", "A part that we need and do not own: redis, embedder, generator.")
 DB_POOL = _attribute("db.client.connection.pool.name", "The connection pool: redis.")
 DB_CONNECTION_STATE = _attribute("db.client.connection.state", "What a pooled connection does: idle, used.")
+DB_SYSTEM = _attribute("db.system.name", "The database: redis.")
+DB_OPERATION = _attribute("db.operation.name", "The command: MGET, SET, EVALSHA, UNLINK, SCAN, PUBLISH.")
+REDIS_NO_REPLY = _attribute(
+    "ragagent.redis.no_reply",
+    "Why a caller got no reply: open (the breaker is), saturated (no free connection), refused (the server said no), "
+    "failed (it did not answer).",
+)
 
 RELOAD_OUTCOME = _attribute("ragagent.reload.outcome", "How a reload ended: ok, invalid_config, not_ready, stopped.")
 RELOAD_CHANGES = _attribute("ragagent.reload.changes", "The config keys whose values changed.")
@@ -290,6 +297,34 @@ LIMITS_DEGRADED = Counter(
 REDIS_CONNECTIONS = UpDownCounter(
     "db.client.connection.count", "{connection}", "Connections of the Redis pool.", (DB_POOL, DB_CONNECTION_STATE)
 )
+REDIS_CONNECTIONS_MAX = UpDownCounter(
+    "db.client.connection.max", "{connection}", "Commands that may be under way at once, per process.", (DB_POOL,)
+)
+REDIS_PENDING = UpDownCounter(
+    "db.client.connection.pending_requests", "{request}", "Commands that wait for a free connection.", (DB_POOL,)
+)
+REDIS_WAIT = Histogram(
+    "db.client.connection.wait_time",
+    "s",
+    "Waits for a free connection, of the commands that had to wait.",
+    (DB_POOL,),
+    _STAGE_SECONDS,
+)
+REDIS_TIMEOUTS = Counter(
+    "db.client.connection.timeouts", "{timeout}", "Commands that waited for a connection in vain.", (DB_POOL,)
+)
+REDIS_CONNECTS = Counter("ragagent.redis.connects", "{connection}", "Connections opened.", (DB_POOL,))
+REDIS_DURATION = Histogram(
+    "db.client.operation.duration",
+    "s",
+    "Commands to Redis by duration, failed ones included.",
+    (DB_SYSTEM, DB_OPERATION, ERROR_TYPE),
+    _STAGE_SECONDS,
+)
+REDIS_NO_REPLIES = Counter(
+    "ragagent.redis.no_replies", "{call}", "Calls that went on without Redis, by reason.", (REDIS_NO_REPLY,)
+)
+REDIS_BREAKER_OPEN = Gauge("ragagent.redis.breaker.open", "{breaker}", "1 while nobody asks Redis, else 0.")
 # Not unit "1": Prometheus would turn the name into ragagent_dependency_up_ratio.
 DEPENDENCY_UP = Gauge("ragagent.dependency.up", "{dependency}", "1 while it answers, else 0.", (DEPENDENCY,))
 

@@ -34,6 +34,7 @@ from ragagent.index.searchers import Searchers
 from ragagent.lifeline import Lifeline, attend
 from ragagent.limits.ledger import Ledger
 from ragagent.providers import registry
+from ragagent.remote import address
 from ragagent.remote.connection import Remote
 from ragagent.store import jobs, keys
 from ragagent.store.database import Database
@@ -45,6 +46,8 @@ BEHIND_SECONDS = 60.0  # a job that waits longer says that the indexer does not 
 def prepare(config: Config) -> None:
     """Load, before the fork, what all children share in memory; raises ConfigError for what cannot work."""
     telemetry.check(config.telemetry)
+    if config.redis.url:
+        address.parse(config.redis.url)
     registry.preload([config.embedder, *config.embedders.values()])
 
 
@@ -85,6 +88,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     remote = _remote(config, slot)
     if remote is not None:
         await stack.enter_async_context(remote)
+        _observe(remote)
     cache = TieredCache(ByteLRU(config.cache.local_bytes), remote, config.cache.enabled, on_event=_count_lookup)
     stack.push_async_callback(cache.aclose)
     embedders = registry.embedders(config)
@@ -94,7 +98,6 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     ledger = Ledger(config.data.limits, remote, config.limits.on_redis_down, on_degraded=_count_degraded)
     limiter = Limiter(config.limits, ledger, on_refused=_count_limited)
     stack.push_async_callback(limiter.aclose)
-    telemetry.gauge(names.DEPENDENCY_UP, lambda: _dependencies(remote))
     doorbell = Doorbell(config.data.doorbell)
     stack.callback(doorbell.close)
 
@@ -172,8 +175,20 @@ def _count_degraded() -> None:
     telemetry.count(names.LIMITS_DEGRADED)
 
 
-def _dependencies(remote: Remote | None) -> list[tuple[dict[str, str], int]]:
-    return [({names.DEPENDENCY: "redis"}, int(remote.state == "up"))] if remote else []
+def _observe(remote: Remote) -> None:
+    """Have telemetry ask for what the connection to Redis does at this moment."""
+    pool = {names.DB_POOL: "redis"}
+
+    def connections() -> list[tuple[dict[str, str], int]]:
+        stats = remote.stats()
+        counts = {"used": stats.in_use, "idle": stats.connections - stats.in_use}
+        return [({**pool, names.DB_CONNECTION_STATE: state}, count) for state, count in counts.items()]
+
+    telemetry.gauge(names.DEPENDENCY_UP, lambda: [({names.DEPENDENCY: "redis"}, int(remote.state == "up"))])
+    telemetry.gauge(names.REDIS_CONNECTIONS, connections)
+    telemetry.gauge(names.REDIS_CONNECTIONS_MAX, lambda: [(pool, remote.stats().most)])
+    telemetry.gauge(names.REDIS_PENDING, lambda: [(pool, remote.stats().waiting)])
+    telemetry.gauge(names.REDIS_BREAKER_OPEN, lambda: int(remote.stats().is_breaker_open))
 
 
 def _embedders_state(unserved: Sequence[str]) -> str:

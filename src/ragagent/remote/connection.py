@@ -1,88 +1,60 @@
 """The one Redis of this process: what workers and hosts share. It may be slow to help; it never breaks an answer.
 
 Whatever goes wrong is a `NoReply`, counted by its reason, and to a caller a miss. What it costs is bounded: a command
-waits at most SLOT_SECONDS for a connection and `timeout_seconds` for each reply, and after three failures in a row the
-breaker keeps everyone away from a server that hangs or is gone. Not every error means that:
+waits at most SLOT_SECONDS for a connection and `timeout_seconds` for each reply, and the breaker keeps everyone away
+from a server that hangs or is gone (gate.py).
 
-    TimeoutError, ConnectionError   the server does not answer         opens the breaker
-    ResponseError (OOM, NOPERM...)  it answers: no                     its `state` is degraded, but reads may go on
-    no free connection              we are too many                    says nothing about the server
-
-Commands run through aiocache's Redis backend, whose own habits (an unbounded pool, FLUSHDB in `clear`) stay out.
 Created in the process that uses it, never before a fork: two processes on one socket would read each other's replies.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
-import os
 import re
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Literal, NoReturn, Self, TypeVar
+from functools import partial
+from typing import Any, Literal, Self, TypeVar
 
-from aiocache import RedisCache
-from aiocache.serializers import NullSerializer
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.commands.core import AsyncScript
-from redis.exceptions import MaxConnectionsError, ResponseError
-from redis.maint_notifications import MaintNotificationsConfig
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
 
-from ragagent.errors import ConfigError
-from ragagent.remote.breaker import Breaker
+from ragagent.remote import meter
+from ragagent.remote.address import parse
+from ragagent.remote.backend import Backend
+from ragagent.remote.batch import Reads
+from ragagent.remote.gate import Gate, NoReply
+from ragagent.remote.topology import CONNECT_SECONDS, Settings, connect
+
+__all__ = ["NoReply", "Remote", "RemoteStats", "State"]
 
 T = TypeVar("T")
 State = Literal["off", "up", "degraded"]
 
-SLOT_SECONDS = 0.05
-CONNECT_SECONDS = 0.25
-SPARE_CONNECTIONS = 4  # beyond the callers' slots: the probe's own, and those that are just being replaced
-IDLE_CHECK_SECONDS = 15
 SCAN_COUNT = 500
 
 log = logging.getLogger(__name__)
 
 
-class NoReply(StrEnum):
-    """Why there is no answer from Redis: to a caller a miss, to an operator a counter."""
-
-    OFF = "off"
-    OPEN = "open"  # the breaker is
-    SATURATED = "saturated"
-    REFUSED = "refused"
-    FAILED = "failed"
-
-
 @dataclass(frozen=True, slots=True)
 class RemoteStats:
+    """`waiting` are the commands that wait for a connection now; `most` may be under way at once."""
+
     state: State
     connections: int
     in_use: int
+    waiting: int
+    most: int
+    is_breaker_open: bool
     no_replies: Mapping[str, int]
 
 
-class _Backend(RedisCache):  # type: ignore[misc]  # aiocache has no types
-    """aiocache's backend, less what it does that a shared server and redis-py 8 forbid."""
-
-    async def _set(
-        self, key: str, value: bytes, ttl: float | None = None, _cas_token: object = None, _conn: object = None
-    ) -> Any:
-        # SETEX is deprecated, takes whole seconds, and refuses 0.
-        return await self.client.set(key, value, px=None if ttl is None else max(1, round(ttl * 1000)))
-
-    async def _clear(self, namespace: str | None = None, _conn: object = None) -> NoReturn:
-        raise NotImplementedError("The cache never flushes a database that others may share; use Remote.purge.")
-
-
 class Remote:
-    """A client of the Redis at `url` (redis://, rediss://, unix://; empty: off), for the process that creates it.
+    """A client of the Redis at `url` (see address.py; empty: off), for the process that creates it.
 
-    Raises ConfigError: the URL is none of these. Nothing else is ever raised: see `NoReply`.
+    Raises ConfigError: the URL cannot be read. Nothing else is ever raised: see `NoReply`.
     """
 
     def __init__(
@@ -93,18 +65,16 @@ class Remote:
         client_name: str = "ragagent",
     ) -> None:
         self._url = url
-        self._owner = os.getpid()
-        self._is_closed = False
-        self._slots = asyncio.Semaphore(connections)  # FIFO; redis-py's own waiting pool lets a releaser overtake
-        self._no_replies: Counter[str] = Counter()
-        self._scripts: dict[str, AsyncScript] = {}
-        self._refused: set[str] = set()  # the commands that the server answered with an error the last time
-        self._complained: set[str] = set()  # those that were logged since the server came up
-        self._pool = _pool(url or "redis://", connections, timeout_seconds, client_name)
-        self._client = Redis(connection_pool=self._pool)
-        self._backend = _Backend(serializer=NullSerializer(), timeout=0)
-        self._backend.client = self._client
-        self._breaker = Breaker(self._client.ping, self._on_change)
+        self._digests: dict[str, str] = {}
+        address = parse(url or "redis://")
+        # One server is bounded by its socket's timeouts. On the way to others sentinels and nodes are asked as well.
+        budget_seconds = None if address.kind == "single" else CONNECT_SECONDS + 2 * timeout_seconds
+        settings = Settings(connections, timeout_seconds, client_name, on_connect=meter.connected)
+        self._topology = connect(address, settings)
+        self._client = self._topology.client
+        self._backend = Backend(self._client)
+        self._reads: Reads[NoReply] = Reads(self._fetch)
+        self._gate = Gate(self._topology, connections, budget_seconds, is_on=bool(url))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -117,20 +87,25 @@ class Remote:
     def state(self) -> State:
         if not self._url:
             return "off"
-        return "degraded" if self._breaker.is_open or self._refused else "up"
+        return "up" if self._gate.is_well else "degraded"
 
     @property
     def is_reachable(self) -> bool:
         """Whether a command sent now would touch the server."""
-        return bool(self._url) and not self._is_closed and not self._breaker.is_open
+        return self._gate.lets_pass
 
     async def start(self) -> None:
         """Ask for the server once, so that the first request finds it up. Without this, the first call asks."""
-        if self._url and not await self._breaker.check():
-            self._breaker.allows()
+        await self._gate.start()
+
+    async def call(self, command: str, run: Callable[[], Awaitable[T]]) -> T | NoReply:
+        """Run one command, or say why not. `command` names it in logs and metrics."""
+        return await self._gate.call(command, run)
 
     async def get(self, key: str) -> bytes | NoReply | None:
-        return await self.call("get", lambda: self._backend._get(key, encoding=None))
+        """Return the value of `key`; None: there is none. What one turn of the loop asks for goes as one MGET."""
+        reason = self._gate.barred()
+        return self._gate.without(reason) if reason else await self._reads.get(key)
 
     async def set(self, key: str, value: bytes, ttl: float) -> NoReply | None:
         """Store `value` for `ttl` seconds; None: it is stored."""
@@ -140,125 +115,80 @@ class Remote:
     async def unlink(self, *keys: bytes | str) -> int | NoReply:
         return await self.call("unlink", lambda: self._client.unlink(*keys))
 
+    async def publish(self, channel: str, message: bytes) -> int | NoReply:
+        """Tell all subscribers of `channel`. In a cluster the number returned is of those on one node."""
+        return await self.call("publish", lambda: self._client.execute_command("PUBLISH", channel, message))
+
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[bytes | str | int | float] = ()) -> Any:
         """Return what the Lua `script` returns, or a NoReply. All `keys` share one hash tag: a cluster needs it.
 
         It goes as a digest, and in full only where the server does not know it.
         """
-        known = self._scripts.get(script)
-        if known is None:
-            known = self._scripts[script] = self._client.register_script(script)
-        return await self.call("evalsha", lambda: known(keys=list(keys), args=list(arguments)))
+        digest = self._digests.get(script)
+        if digest is None:
+            digest = self._digests[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+        async def evaluate() -> Any:
+            try:
+                return await self._client.evalsha(digest, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return await self._client.eval(script, len(keys), *keys, *arguments)
+
+        return await self.call("evalsha", evaluate)
 
     async def purge(self, prefix: str, timeout_seconds: float = 10.0) -> tuple[int, bool]:
         """Unlink every key that begins with `prefix`; return how many, and whether the end was reached in time."""
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
         deadline = asyncio.get_running_loop().time() + timeout_seconds
-        cursor, total = 0, 0
-        while asyncio.get_running_loop().time() < deadline:
-            page = await self._scan(cursor, pattern)
-            if isinstance(page, NoReply):
-                break
-            cursor, found = page
-            unlinked = await self.unlink(*found) if found else 0
-            if isinstance(unlinked, NoReply):
-                break
-            total += unlinked
-            if not cursor:
-                return total, True
-        return total, False
+        total = 0
+        if self._gate.barred():
+            return total, False
+        for scan in self._topology.shards():
+            cursor = -1
+            while cursor:
+                if asyncio.get_running_loop().time() >= deadline:
+                    return total, False
+                page = await self.call("scan", partial(scan, max(cursor, 0), pattern, SCAN_COUNT))
+                if isinstance(page, NoReply):
+                    return total, False
+                cursor, found = page
+                unlinked = await self.unlink(*found) if found else 0
+                if isinstance(unlinked, NoReply):
+                    return total, False
+                total += unlinked
+        return total, True
 
-    async def _scan(self, cursor: int, pattern: str) -> tuple[int, list[bytes | str]] | NoReply:
-        return await self.call("scan", lambda: self._client.scan(cursor, match=pattern, count=SCAN_COUNT))
+    def dedicated(self) -> Redis:
+        """Return a client on connections of its own, for what holds one: a subscription. The caller closes it.
+
+        It raises redis-py's errors, and knows neither breaker nor slots. In a cluster it leads to any one node, which
+        hears what is published on all of them: after an error, close it and take another.
+        """
+        self._gate.check_owner()
+        return self._topology.dedicated()
 
     def stats(self) -> RemoteStats:
-        idle, in_use = (count for count, _ in self._pool.get_connection_count())
-        return RemoteStats(self.state, idle + in_use, in_use, dict(self._no_replies))
+        connections = self._topology.connections()
+        return RemoteStats(
+            self.state,
+            connections=connections.idle + connections.used,
+            in_use=connections.used,
+            waiting=self._gate.slots.waiting,
+            most=self._gate.slots.number,
+            is_breaker_open=self._gate.is_breaker_open,
+            no_replies=dict(self._gate.no_replies),
+        )
 
     async def aclose(self, timeout_seconds: float = 1.0) -> None:
-        self._is_closed = True
-        await self._breaker.aclose(timeout_seconds)
+        await self._gate.aclose(timeout_seconds)
         try:
             async with asyncio.timeout(timeout_seconds):
-                await self._client.aclose(close_connection_pool=True)
+                await self._topology.aclose()
         except Exception as exc:
             log.info("Closing the connections to Redis took no proper end: %s.", type(exc).__name__)
 
-    async def call(self, command: str, run: Callable[[], Awaitable[T]]) -> T | NoReply:
-        """Run one command, or say why not. The one place where Redis' errors end. `command` names it in the log."""
-        if os.getpid() != self._owner:
-            raise RuntimeError(f"This Redis client belongs to process {self._owner}; create one after the fork.")
-        if not self._url or self._is_closed:
-            return NoReply.OFF
-        if not self._breaker.allows():
-            return self._without(NoReply.OPEN)
-        if not await self._slot():
-            return self._without(NoReply.SATURATED)
-        try:
-            reply = await run()
-        except MaxConnectionsError:
-            return self._without(NoReply.SATURATED)
-        except ResponseError as exc:
-            return self._on_refusal(command, exc)
-        except Exception as exc:  # Any error: neither redis-py's bugs nor a stranger on the port may reach an answer.
-            self._breaker.failed(exc)
-            return self._without(NoReply.FAILED)
-        finally:
-            self._slots.release()
-        self._breaker.succeeded()
-        self._refused.discard(command)
-        return reply
-
-    async def _slot(self) -> bool:
-        if not self._slots.locked():
-            return await self._slots.acquire()  # Does not wait, and needs no timer.
-        try:
-            async with asyncio.timeout(SLOT_SECONDS):
-                return await self._slots.acquire()
-        except TimeoutError:
-            return False
-
-    def _without(self, reason: NoReply) -> NoReply:
-        self._no_replies[reason] += 1
-        return reason
-
-    # No log line may hold what a command carried: keys are hashes, but values are prompts and answers, and a server
-    # may quote either in its error. So of an error only its code or class is written.
-
-    def _on_refusal(self, command: str, exc: ResponseError) -> NoReply:
-        self._breaker.succeeded()
-        self._refused.add(command)
-        if command not in self._complained:
-            self._complained.add(command)
-            log.warning("Redis refuses %s (%s); the cache goes on without it.", command.upper(), type(exc).__name__)
-        return self._without(NoReply.REFUSED)
-
-    def _on_change(self, cause: Exception | None) -> None:
-        if cause is None:
-            self._refused.clear()
-            self._complained.clear()
-            log.info("Redis answers: the shared cache is in use.")
-        else:
-            log.warning("Redis does not answer (%s): the cache is per process until it does.", type(cause).__name__)
-
-
-def _pool(url: str, connections: int, timeout_seconds: float, client_name: str) -> ConnectionPool:
-    """Build the pool. redis-py's defaults (10 retries, 5 s) would hold a request for a minute on a hung server."""
-    try:
-        pool = ConnectionPool.from_url(
-            url,
-            max_connections=connections + SPARE_CONNECTIONS,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=max(CONNECT_SECONDS, timeout_seconds),
-            health_check_interval=IDLE_CHECK_SECONDS,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), 0),
-            protocol=3,
-            client_name=client_name,
-            # Both would send commands that an older server answers with errors, at every connect.
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
-    except ValueError as exc:  # The URL itself may hold a password: it is not quoted.
-        raise ConfigError(f"Config key 'redis.url' is not a Redis URL: {exc}.") from exc
-    pool.connection_kwargs["decode_responses"] = False  # `?decode_responses=1` in the URL would turn values into text.
-    return pool
+    async def _fetch(self, keys: Sequence[str]) -> list[bytes | None] | NoReply:
+        if len(keys) == 1:  # A list of one is slower to read.
+            reply = await self.call("get", lambda: self._backend._get(keys[0], encoding=None))
+            return reply if isinstance(reply, NoReply) else [reply]
+        return await self._gate.call("mget", lambda: self._backend._multi_get(keys), callers=len(keys))
