@@ -25,7 +25,11 @@ class SlowProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    client.close()  # Nobody there: to the client the nearest thing to a refusal.
+                    continue
                 self._ends += [client, server]
                 for source, sink, back in ((client, server, False), (server, client, True)):
                     threading.Thread(target=self._pass_on, args=(source, sink, back), daemon=True).start()
