@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from caching.slow_proxy import SlowProxy, slow_proxy
 from ragagent.remote.connection import NoReply, Remote
 from redis_server import RedisServer, load_slowly, replica_of_nobody
-from slow_proxy import SlowProxy, slow_proxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.redis]
 

@@ -20,10 +20,10 @@ import httpx
 import pytest
 
 import servers
+from caching.slow_proxy import SlowProxy, slow_proxy
 from otlp_collector import Collector, otlp_collector
 from ragagent import names
 from redis_server import NEEDED, RedisServer, find_redis_server, load_slowly, redis_server, replica_of_nobody
-from slow_proxy import SlowProxy, slow_proxy
 
 pytestmark = pytest.mark.redis
 
