@@ -33,8 +33,8 @@ def find_redis_server() -> str | None:
 class RedisServer:
     """One server process. It keeps its port and socket over `kill` and `start`, as a restarted service does."""
 
-    def __init__(self, executable: str, directory: Path, *arguments: str) -> None:
-        self.port = free_port()
+    def __init__(self, executable: str, directory: Path, *arguments: str, port: int | None = None) -> None:
+        self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.unix_url = f"unix://{directory / 'redis.sock'}?db=0"
         self.process: subprocess.Popen[bytes] | None = None

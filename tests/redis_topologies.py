@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import tempfile
 import time
@@ -21,7 +22,7 @@ DOWN_MILLISECONDS = "500"  # after which the others take a node for dead
 
 @dataclass(frozen=True)
 class RedisCluster:
-    """Three primaries without replicas: where one is gone, the cluster is down until it comes back."""
+    """Three primaries. Where one of them without a replica is gone, the cluster is down until it comes back."""
 
     nodes: list[RedisServer]
 
@@ -52,15 +53,19 @@ class RedisSentinel:
 
 
 @contextlib.contextmanager
-def redis_cluster() -> Iterator[RedisCluster]:
+def redis_cluster(replicas: int = 0) -> Iterator[RedisCluster]:
+    """Run three primaries, with so many replicas each."""
     with _directory() as directory, contextlib.ExitStack() as stack:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", DOWN_MILLISECONDS)
-        nodes = [_start(stack, directory / str(number), *options) for number in range(3)]
+        nodes = [
+            _start(stack, directory / str(number), *options, port=_node_port()) for number in range(3 * (1 + replicas))
+        ]
         create = [str(Path(_executable()).with_name("redis-cli")), "--cluster", "create", "--cluster-yes"]
-        create += [f"127.0.0.1:{node.port}" for node in nodes]
+        create += ["--cluster-replicas", str(replicas), *(f"127.0.0.1:{node.port}" for node in nodes)]
         subprocess.run(create, check=True, capture_output=True, timeout=READY_SECONDS)
         cluster = RedisCluster(nodes)
         cluster.wait()
+        _wait_until(lambda: sum(map(_is_synced, nodes)) == 3 * replicas)
         yield cluster
 
 
@@ -90,6 +95,11 @@ def _is_whole(node: RedisServer) -> bool:
     return bool(node.command("CLUSTER INFO")["cluster_state"] == "ok")
 
 
+def _is_synced(node: RedisServer) -> bool:
+    role = node.command("ROLE")
+    return bool(role[0] == b"slave" and role[3] == b"connected")
+
+
 def _knows_a_replica(sentinel: redis.Redis) -> bool:
     try:
         return bool(sentinel.sentinel_slaves("mymaster"))
@@ -104,9 +114,19 @@ def _executable() -> str:
     return executable
 
 
-def _start(stack: contextlib.ExitStack, directory: Path, *arguments: str) -> RedisServer:
+def _node_port() -> int:
+    """Return a free port whose neighbour, ten thousand further, is free as well: nodes speak to each other there."""
+    while True:
+        port = free_port()
+        if port < 55_000:
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.bind(("127.0.0.1", port + 10_000))
+                return port
+
+
+def _start(stack: contextlib.ExitStack, directory: Path, *arguments: str, port: int | None = None) -> RedisServer:
     directory.mkdir()
-    server = RedisServer(_executable(), directory, *arguments).start()
+    server = RedisServer(_executable(), directory, *arguments, port=port).start()
     stack.callback(server.kill)
     return server
 

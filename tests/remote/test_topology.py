@@ -118,6 +118,21 @@ async def test_a_cluster_without_one_of_its_shards_is_down_until_it_comes_back(
     await until_taken(remote, "rag:1:x", b"value")
 
 
+@pytest.mark.soak
+async def test_a_replica_that_takes_over_a_shard_is_found() -> None:
+    with redis_cluster(replicas=1) as cluster:
+        async with Remote(cluster.url, timeout_seconds=0.5) as remote:
+            keys = [f"rag:1:{number}" for number in range(60)]
+            for key in keys:
+                await until_taken(remote, key, key.encode())
+            primary = next(node for node in cluster.nodes if node.command("ROLE")[0] == b"master")
+            primary.kill()
+            for key in keys:
+                await until_taken(remote, key, b"new")
+            await until(remote, "up")
+            assert await asyncio.gather(*map(remote.get, keys)) == [b"new"] * 60
+
+
 @pytest.fixture
 def sentinel() -> Iterator[RedisSentinel]:
     with redis_sentinel() as sentinel:

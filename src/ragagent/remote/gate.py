@@ -147,7 +147,7 @@ class Gate:
         self._refused.add(command)
         if command not in self._complained:
             self._complained.add(command)
-            log.warning("Redis refuses %s (%s); the cache goes on without it.", command.upper(), type(exc).__name__)
+            log.warning("Redis refuses %s (%s); what asked goes on without.", command.upper(), type(exc).__name__)
         if isinstance(exc, ReadOnlyError):
             await self._renew()
         return NoReply.REFUSED
@@ -167,6 +167,6 @@ class Gate:
         if cause is None:
             self._refused.clear()
             self._complained.clear()
-            log.info("Redis answers: the shared cache is in use.")
+            log.info("Redis answers: workers share through it.")
         else:
-            log.warning("Redis does not answer (%s): the cache is per process until it does.", type(cause).__name__)
+            log.warning("Redis does not answer (%s): each worker is by itself until it does.", type(cause).__name__)
