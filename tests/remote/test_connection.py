@@ -214,6 +214,18 @@ async def test_a_purge_takes_its_prefix_literally(redis: RedisServer, remote: Re
         assert sorted(admin.keys()) == [b"rag:1:{ab}:1", b"rag:s:session"]
 
 
+async def test_keys_come_in_pages_that_end_with_the_reason_why_there_are_no_more(
+    redis: RedisServer, remote: Remote
+) -> None:
+    with contextlib.closing(redis.admin()) as admin:
+        admin.mset({f"rag:1:{number}": b"x" for number in range(1200)} | {"other": b"x"})
+    pages = [page async for page in remote.pages("rag:1:")]
+    assert len({key for page in pages if not isinstance(page, NoReply) for key in page}) == 1200
+    redis.kill()
+    await until_open(remote)
+    assert [page async for page in remote.pages("rag:1:")] == [NoReply.OPEN]
+
+
 async def test_a_purge_that_runs_out_of_time_says_so(remote: Remote) -> None:
     assert await remote.purge("rag:1:", timeout_seconds=0) == (0, False)
 
@@ -228,6 +240,7 @@ async def test_what_the_manual_allows_its_user_is_enough(redis: RedisServer) -> 
         assert await remote.set(KEY, b"value", ttl=60) is None
         assert await asyncio.gather(*(remote.get(KEY) for _ in range(3))) == [b"value"] * 3
         assert await remote.run("return redis.call('GET', KEYS[1])", [KEY]) == b"value"
+        assert remote.database == 1
         async with remote.dedicated() as client, client.pubsub() as subscription:
             await subscription.subscribe("rag:bus")
             assert (await subscription.get_message(timeout=5))["type"] == "subscribe"

@@ -13,7 +13,8 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Self, TypeVar
@@ -69,6 +70,7 @@ class Remote:
         address = parse(url or "redis://")
         # One server is bounded by its socket's timeouts. On the way to others sentinels and nodes are asked as well.
         budget_seconds = None if address.kind == "single" else CONNECT_SECONDS + 2 * timeout_seconds
+        self._database = int(address.options.get("db", 0))
         settings = Settings(connections, timeout_seconds, client_name, on_connect=meter.connected)
         self._topology = connect(address, settings)
         self._client = self._topology.client
@@ -93,6 +95,11 @@ class Remote:
     def is_reachable(self) -> bool:
         """Whether a command sent now would touch the server."""
         return self._gate.lets_pass
+
+    @property
+    def database(self) -> int:
+        """The number of the database. Channels are the server's, not a database's."""
+        return self._database
 
     async def start(self) -> None:
         """Ask for the server once, so that the first request finds it up. Without this, the first call asks."""
@@ -138,25 +145,33 @@ class Remote:
 
     async def purge(self, prefix: str, timeout_seconds: float = 10.0) -> tuple[int, bool]:
         """Unlink every key that begins with `prefix`; return how many, and whether the end was reached in time."""
-        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         total = 0
-        if self._gate.barred():
-            return total, False
-        for scan in self._topology.shards():
-            cursor = -1
-            while cursor:
-                if asyncio.get_running_loop().time() >= deadline:
-                    return total, False
-                page = await self.call("scan", partial(scan, max(cursor, 0), pattern, SCAN_COUNT))
-                if isinstance(page, NoReply):
-                    return total, False
-                cursor, found = page
-                unlinked = await self.unlink(*found) if found else 0
+        async with aclosing(self.pages(prefix)) as pages:
+            async for page in pages:
+                unlinked = page if isinstance(page, NoReply) else await self.unlink(*page) if page else 0
                 if isinstance(unlinked, NoReply):
                     return total, False
                 total += unlinked
+                if asyncio.get_running_loop().time() >= deadline:
+                    return total, False
         return total, True
+
+    async def pages(self, prefix: str) -> AsyncGenerator[Sequence[bytes | str] | NoReply]:
+        """Yield the keys that begin with `prefix`, some hundred at a time, perhaps one twice. A NoReply is the last."""
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
+        if reason := self._gate.barred():  # A cluster that was never reached has no shards to ask.
+            yield self._gate.without(reason)
+            return
+        for scan in self._topology.shards():
+            cursor = -1
+            while cursor:
+                page = await self.call("scan", partial(scan, max(cursor, 0), pattern, SCAN_COUNT))
+                if isinstance(page, NoReply):
+                    yield page
+                    return
+                cursor, found = page
+                yield found
 
     def dedicated(self) -> Redis:
         """Return a client on connections of its own, for what holds one: a subscription. The caller closes it.
