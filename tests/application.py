@@ -20,7 +20,7 @@ from ragagent import config, config_file, worker
 from ragagent.api.app import build
 from ragagent.api.services import Services
 from ragagent.cache.life import Life
-from ragagent.cache.local import ByteLRU
+from ragagent.cache.local import LocalCache
 from ragagent.cache.tiered import TieredCache
 from ragagent.engine.answering.answer import Answerer
 from ragagent.engine.indexing.indexer import Indexer
@@ -93,7 +93,7 @@ class Api:
     @contextmanager
     def speaking(self, generator: Generator) -> Iterator[Starlette]:
         """Yield an application over the same parts whose answers this generator writes, and that keeps none."""
-        cache = TieredCache(ByteLRU(0), enabled=False)
+        cache = TieredCache(LocalCache(0), enabled=False)
         answerer = Answerer(self.services.retriever, generator, cache, self.config.retrieval, life=Life(0))
         yield build(dataclasses.replace(self.services, answerer=answerer))
 

@@ -28,7 +28,7 @@ from ragagent.cache.fetched import Streaming
 from ragagent.cache.flight import Tell
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life
-from ragagent.cache.local import ByteLRU
+from ragagent.cache.local import LocalCache
 from ragagent.cache.relay import Relay
 from ragagent.cache.tiered import TieredCache
 from ragagent.errors import RagagentError, Upstream
@@ -129,7 +129,7 @@ async def main(url: str) -> None:
     # Patient with a Redis that is only slow because the machine is: what is tested here is not that.
     async with Remote(url, timeout_seconds=2.0) as remote:
         relay = Relay(Leases(remote, STAMP, LEASE_SECONDS))
-        cache = TieredCache(ByteLRU(1024 * 1024), remote, relay=relay)
+        cache = TieredCache(LocalCache(1024 * 1024), remote, relay=relay)
         say("ready")
         running = set()
         while line := await asyncio.to_thread(sys.stdin.readline):

@@ -139,6 +139,7 @@ class Redis:
 class Cache:
     enabled: bool = _key(True)
     local_bytes: int = _key(64 * MIB, minimum=0)
+    policy: Literal["2q", "lru"] = _key("2q")
     filter_bytes: int = _key(32 * MIB, minimum=0)
     embedding_seconds: float = _key(86_400.0, minimum=0)
     retrieval_seconds: float = _key(3_600.0, minimum=0)

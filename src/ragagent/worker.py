@@ -16,7 +16,7 @@ from ragagent import names, telemetry
 from ragagent.api.app import build
 from ragagent.api.services import Services
 from ragagent.cache.life import Life
-from ragagent.cache.local import ByteLRU
+from ragagent.cache.local import LocalCache
 from ragagent.cache.tiered import TieredCache
 from ragagent.config import Config
 from ragagent.edge.server import Server
@@ -89,7 +89,8 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     if remote is not None:
         await stack.enter_async_context(remote)
         _observe(remote)
-    cache = TieredCache(ByteLRU(config.cache.local_bytes), remote, config.cache.enabled, on_event=_count_lookup)
+    local = LocalCache(config.cache.local_bytes, config.cache.policy)
+    cache = TieredCache(local, remote, config.cache.enabled, on_event=_count_lookup)
     stack.push_async_callback(cache.aclose)
     embedders = registry.embedders(config)
     stack.push_async_callback(embedders.aclose)

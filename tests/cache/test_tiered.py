@@ -11,7 +11,7 @@ from ragagent.cache import envelope, keys
 from ragagent.cache.fetched import Fetched
 from ragagent.cache.keys import Key
 from ragagent.cache.life import JITTER, Life
-from ragagent.cache.local import ByteLRU
+from ragagent.cache.local import LocalCache
 from ragagent.cache.tiered import TieredCache
 from ragagent.cache.tiers import MAX_WRITES
 from ragagent.errors import Invalid
@@ -57,7 +57,7 @@ async def compute() -> Compute:
 @pytest.fixture
 def cache() -> TieredCache:
     """One tier: a process without Redis."""
-    return TieredCache(ByteLRU(MIB))
+    return TieredCache(LocalCache(MIB))
 
 
 async def turns(number: int = 5) -> None:
@@ -125,7 +125,7 @@ async def test_a_failure_reaches_all_and_is_not_kept(cache: TieredCache, compute
 
 async def test_values_stored_together_expire_apart(compute: Compute) -> None:
     clock = Clock()
-    local = ByteLRU(MIB, clock=clock)
+    local = LocalCache(MIB, clock=clock)
     cache = TieredCache(local, clock=clock)
     names = [keys.embedding("m", str(number)) for number in range(300)]
     for name in names:
@@ -179,7 +179,7 @@ async def test_a_time_to_live_without_end_is_cut_to_one(cache: TieredCache) -> N
 
 async def test_every_look_up_is_told_and_counted(compute: Compute) -> None:
     heard: list[tuple[str, str, str]] = []
-    cache = TieredCache(ByteLRU(MIB), on_event=lambda *event: heard.append(event))
+    cache = TieredCache(LocalCache(MIB), on_event=lambda *event: heard.append(event))
     for _ in range(2):
         await cache.fetch(KEY, compute, Life(60))
     assert heard == [("l1", "retrieval", "miss"), ("none", "retrieval", "computed"), ("l1", "retrieval", "hit")]
@@ -196,7 +196,7 @@ async def remotes(redis: RedisServer) -> AsyncIterator[list[Remote]]:
 @pytest.fixture
 async def workers(remotes: list[Remote]) -> AsyncIterator[list[TieredCache]]:
     """Two processes that share a Redis."""
-    workers = [TieredCache(ByteLRU(MIB), remote) for remote in remotes]
+    workers = [TieredCache(LocalCache(MIB), remote) for remote in remotes]
     yield workers
     for worker in workers:
         await worker.aclose()
@@ -295,7 +295,7 @@ async def test_a_reply_that_raced_with_a_purge_does_not_enter_l1(
     await workers[0].put(KEY, "stale", Life(60))
     await workers[0].drain()
     async with LateRemote(redis.url) as late:
-        local = ByteLRU(MIB)
+        local = LocalCache(MIB)
         cache = TieredCache(local, late)
         early = asyncio.create_task(cache.fetch(KEY, compute, Life(60)))
         await late.replied.wait()
@@ -324,7 +324,7 @@ async def test_a_look_up_during_a_purge_does_not_carry_the_old_value_back(
     await workers[0].put(KEY, "stale", Life(60))
     await workers[0].drain()
     async with Overtaken(redis.url) as late:
-        local = ByteLRU(MIB)
+        local = LocalCache(MIB)
         reader = TieredCache(local, late)
         await reader.purge()
         late.deliver.set()

@@ -12,7 +12,7 @@ import pytest
 from fakes import BagOfWords, InProcessParser, Scripted
 from ragagent import config
 from ragagent.cache.life import Life
-from ragagent.cache.local import ByteLRU
+from ragagent.cache.local import LocalCache
 from ragagent.cache.tiered import TieredCache
 from ragagent.engine.answering.answer import Answerer, Question
 from ragagent.engine.catalog import Catalog, Chunking
@@ -47,7 +47,7 @@ class World:
         self.stack.callback(self.database.close)
         self.searchers = Searchers(root / "index", ef_search=64)
         self.stack.callback(self.searchers.close)
-        self.cache = TieredCache(ByteLRU(4 * config.MIB), enabled=cached)
+        self.cache = TieredCache(LocalCache(4 * config.MIB), enabled=cached)
         self.embedders = Embedders(self.embedder, [self.other_embedder])
         self.catalog = Catalog(self.database, self.searchers, self.embedders, Chunking(400, 0))
         doorbell = Doorbell(root / "indexer.sock")

@@ -1,8 +1,8 @@
-"""L1: the values that this process holds itself, bounded in bytes, the least recently used first to go.
+"""L1: the values that this process holds itself, bounded in bytes; `admission.py` says which of them.
 
 `peek` and its companions are plain calls, for the hot path: a hit must not cost an await. The same store is also an
-aiocache backend (the underscored methods), so that whatever speaks aiocache can use it. Expiry is lazy: no timer per
-key; what has expired weighs until it is asked for or pushed out.
+aiocache backend (the underscored methods), so that whatever speaks aiocache can use it. There is no timer: an expired
+value is never served, and goes when it is asked for, or when a round comes by, a step with each put.
 
 One event loop owns it: no lock.
 """
@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from aiocache.base import BaseCache
 from aiocache.serializers import NullSerializer
 
-ITEM_BYTES = 340  # what CPython spends on an entry beside its key and value: measured as resident memory
+from ragagent.cache.admission import Policy, Queues
+from ragagent.cache.chain import Item
+
+ITEM_BYTES = 400  # what CPython spends on an entry beside its key and value: measured as resident memory
 LARGEST_SHARE = 16  # one item may take at most this fraction of the whole, or it would push out everything else
 
 
@@ -29,68 +31,97 @@ class LocalStats:
     max_bytes: int
     evictions: int
     refusals: int
+    expired: int
+    ghosts: int
 
 
-class ByteLRU(BaseCache):  # type: ignore[misc]  # aiocache has no types
+class LocalCache(BaseCache):  # type: ignore[misc]  # aiocache has no types
     """At most `max_bytes` of keys and values, counted with what an entry costs; 0 holds nothing."""
 
-    NAME = "bytelru"
+    NAME = "local"
 
-    def __init__(self, max_bytes: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_bytes: int, policy: Policy = "2q", *, clock: Callable[[], float] = time.monotonic) -> None:
         # timeout=0: aiocache's default wraps every call in a task, about 12 µs each.
         super().__init__(serializer=NullSerializer(), timeout=0)
         self.max_bytes = max_bytes
         self._clock = clock
-        self._items: OrderedDict[str, tuple[bytes, float, int]] = OrderedDict()  # key: value, deadline, weight
-        self._bytes = 0
+        self._queues = Queues(max_bytes, policy)
         self._evictions = 0
         self._refusals = 0
+        self._expired = 0
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._queues)
 
     def peek(self, key: str) -> bytes | None:
         """Return the live value of `key`, which is then the most recently used."""
-        item = self._items.get(key)
+        item = self._queues.find(key)
         if item is None:
             return None
-        if item[1] <= self._clock():
-            self.drop(key)
+        if item.deadline <= self._clock():
+            self._expire_now(item)
             return None
-        self._items.move_to_end(key)
-        return item[0]
+        return item.value
 
     def put(self, key: str, value: bytes, ttl: float | None = None) -> bool:
         """Hold `value` for `ttl` seconds (None: until pushed out). False: too large; an older value is gone as well."""
-        self.drop(key)
-        weight = len(key) + len(value) + ITEM_BYTES
-        if weight * LARGEST_SHARE > self.max_bytes:
+        now = self._clock()
+        self._sweep(now)
+        self._queues.retire(key)
+        weight = _weight(key, value)
+        if not self._fits(weight):
             self._refusals += 1
             return False
-        self._items[key] = (value, math.inf if ttl is None else self._clock() + ttl, weight)
-        self._bytes += weight
-        while self._bytes > self.max_bytes:
-            _, (_, _, oldest) = self._items.popitem(last=False)
-            self._bytes -= oldest
-            self._evictions += 1
+        self._evictions += self._queues.add(Item(key, value, math.inf if ttl is None else now + ttl, weight))
         return True
 
-    def drop(self, key: str) -> bool:
-        item = self._items.pop(key, None)
-        if item is None:
+    def adopt(self, key: str, value: bytes, ttl: float) -> bool:
+        """Hold a value that was hot in another process, if there is none of that key and room: nothing goes for it.
+
+        Hand over the hottest first: each is taken for less recently used than all that is here.
+        """
+        weight = _weight(key, value)
+        if self._queues.look(key) is not None or not self._fits(weight):
             return False
-        self._bytes -= item[2]
-        return True
+        return self._queues.adopt(Item(key, value, self._clock() + ttl, weight))
+
+    def hottest(self) -> Iterator[tuple[str, bytes]]:
+        """Yield keys and live values, what is most worth keeping first. Change nothing meanwhile."""
+        now = self._clock()
+        return ((item.key, item.value) for item in self._queues.hottest() if item.deadline > now)
+
+    def drop(self, key: str) -> bool:
+        return self._queues.remove(key) is not None
 
     def purge(self, prefix: str = "") -> int:
         """Drop every key that begins with `prefix`; return how many."""
-        doomed = [key for key in self._items if key.startswith(prefix)]
+        doomed = [key for key in self._queues if key.startswith(prefix)]
         for key in doomed:
             self.drop(key)
         return len(doomed)
 
     def stats(self) -> LocalStats:
-        return LocalStats(len(self._items), self._bytes, self.max_bytes, self._evictions, self._refusals)
+        return LocalStats(
+            entries=len(self._queues),
+            bytes=self._queues.bytes,
+            max_bytes=self.max_bytes,
+            evictions=self._evictions,
+            refusals=self._refusals,
+            expired=self._expired,
+            ghosts=self._queues.ghosts,
+        )
+
+    def _sweep(self, now: float) -> None:
+        for item in list(self._queues.walk()):
+            if item.deadline <= now:
+                self._expire_now(item)
+
+    def _expire_now(self, item: Item) -> None:
+        self._queues.retire(item.key)
+        self._expired += 1
+
+    def _fits(self, weight: int) -> bool:
+        return weight * LARGEST_SHARE <= self.max_bytes
 
     # aiocache's side. A ttl of 0 means "no expiry" there.
 
@@ -150,5 +181,9 @@ class ByteLRU(BaseCache):  # type: ignore[misc]  # aiocache has no types
         return int(self.peek(key) == value and self.drop(key))
 
     def _remaining(self, key: str) -> float | None:
-        item = self._items.get(key)
-        return None if item is None or item[1] == math.inf else item[1] - self._clock()
+        item = self._queues.look(key)
+        return None if item is None or item.deadline == math.inf else item.deadline - self._clock()
+
+
+def _weight(key: str, value: bytes) -> int:
+    return len(key) + len(value) + ITEM_BYTES

@@ -21,7 +21,7 @@ from ragagent.cache.fetched import Fetched, Purged, Streaming, TagsOf, Wanted, b
 from ragagent.cache.flight import Flight, Flights, Tell, Work
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life, Nothing, is_early
-from ragagent.cache.local import ByteLRU
+from ragagent.cache.local import LocalCache
 from ragagent.cache.relay import Relay
 from ragagent.cache.tiers import CacheStats, OnEvent, Tags, Tiers
 from ragagent.errors import Invalid
@@ -40,7 +40,7 @@ class TieredCache:
 
     def __init__(
         self,
-        local: ByteLRU,
+        local: LocalCache,
         remote: Remote | None = None,
         enabled: bool = True,
         *,

@@ -17,7 +17,7 @@ from ragagent.cache.envelope import Entry, Refused
 from ragagent.cache.fetched import TagsOf, bare
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life, Nothing
-from ragagent.cache.local import ByteLRU, LocalStats
+from ragagent.cache.local import LocalCache, LocalStats
 from ragagent.remote.connection import NoReply, Remote, RemoteStats
 from ragagent.remote.lease import Lease
 
@@ -60,7 +60,7 @@ class CacheStats:
 class Tiers:
     def __init__(
         self,
-        local: ByteLRU,
+        local: LocalCache,
         remote: Remote | None,
         tags: Tags | None,
         on_event: OnEvent | None,
