@@ -103,7 +103,7 @@ async def running(root: Path, *, indexing: bool = True, **env: str) -> AsyncIter
     settings = config_file.load(environ={"RAGAGENT_DATA__DIR": str(root / "data"), **env})
     settings.data.index.mkdir(parents=True)
     async with AsyncExitStack() as stack:
-        services = await worker._open(settings, 0, stack)
+        services, _ = await worker._open(settings, 0, stack)
         app = build(services)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://test"))

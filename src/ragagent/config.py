@@ -118,6 +118,10 @@ class Data:
         return self.path / "limits"
 
     @property
+    def warm(self) -> Path:
+        return self.path / "warm"
+
+    @property
     def doorbell(self) -> Path:
         return self.path / "indexer.sock"
 

@@ -18,6 +18,7 @@ from ragagent.api.services import Services
 from ragagent.cache.life import Life
 from ragagent.cache.local import LocalCache
 from ragagent.cache.tiered import TieredCache
+from ragagent.cache.warming import Warming
 from ragagent.config import Config
 from ragagent.edge.server import Server
 from ragagent.engine.access import Access
@@ -64,20 +65,23 @@ async def _serve(config: Config, slot: int, listeners: Sequence[socket.socket], 
     async with attend(lifeline, lambda: _stats(running), on_probe) as duty, AsyncExitStack() as stack:
         telemetry.init(config.telemetry, role="worker", slot=slot)
         stack.callback(telemetry.shutdown)
-        server = Server(build(await _open(config, slot, stack)), listeners, config.server)
+        services, warming = await _open(config, slot, stack)
+        server = Server(build(services), listeners, config.server)
         await server.startup()
         running.append(server)
         lifeline.ready()
         if await duty.told_to_serve():
             await server.accept()
             lifeline.serving()
+            if config.cache.enabled:
+                warming.start()
             await duty.told_to_leave()
-        await server.drain()
+        await asyncio.gather(server.drain(), warming.leave())
         lifeline.finished()
     return EXIT_OK
 
 
-async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
+async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Services, Warming]:
     """Open every part; the stack closes them in reverse when the worker leaves."""
     database = Database.open(config.data.database)
     stack.callback(database.close)
@@ -92,6 +96,8 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
     local = LocalCache(config.cache.local_bytes, config.cache.policy)
     cache = TieredCache(local, remote, config.cache.enabled, on_event=_count_lookup)
     stack.push_async_callback(cache.aclose)
+    warming = Warming(local, config.data.warm, lambda: cache.epoch)
+    stack.push_async_callback(warming.aclose)
     embedders = registry.embedders(config)
     stack.push_async_callback(embedders.aclose)
     generator = registry.generator(config.generator)
@@ -121,7 +127,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
             "redis": remote.state if remote else "off",
         }
 
-    return Services(
+    services = Services(
         config=config,
         access=_access(config, database),
         limiter=limiter,
@@ -137,6 +143,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> Services:
         checks=checks,
         started_at=int(time.time()),
     )
+    return services, warming
 
 
 def _access(config: Config, database: Database) -> Access:

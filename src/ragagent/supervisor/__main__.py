@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -59,6 +60,7 @@ def _begin(options: Options, config: Config, terminal: log.Terminal) -> int:
     with ExitStack() as stack:
         pidfile = Pidfile.acquire(config.data.path / PIDFILE)
         stack.callback(pidfile.release)
+        _discard(config.data.warm)  # What a server that was killed has left.
         listeners = sockets.activated(os.environ, config.server) or sockets.listen(config.server)
         return _supervise(stack, options, config, listeners, pidfile, terminal, None)
 
@@ -88,6 +90,7 @@ def _supervise(
     faulthandler.enable()  # A watchdog that finds this process hanging sends SIGABRT.
     name_process("rag-supervisor")
     adopt_orphans()
+    stack.callback(_discard, config.data.warm)
     stack.callback(kill_orphans)
     notifier = Notifier.from_environment(os.environ)
     stack.callback(notifier.close)
@@ -99,6 +102,11 @@ def _make(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise ConfigError(f"Data directory '{directory}' cannot be created: {exc.strerror}.") from exc
+
+
+def _discard(warm: Path) -> None:
+    """Remove what workers leave for those that take their place: nobody of this server does any more."""
+    shutil.rmtree(warm, ignore_errors=True)
 
 
 def _arguments() -> argparse.Namespace:

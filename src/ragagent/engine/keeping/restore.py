@@ -37,7 +37,7 @@ from ragagent.store.snapshot import Contents
 _STAGING = "restore.tmp"
 _PIDFILE = "supervisor.pid"
 # What may lie in a directory that has no data: our own unfinished try, and what a file system or a server leaves.
-_NO_DATA = {_STAGING, "lost+found", _PIDFILE, "control.sock", "indexer.sock"}
+_NO_DATA = {_STAGING, "lost+found", _PIDFILE, "control.sock", "indexer.sock", "warm"}
 
 
 @dataclass(frozen=True, slots=True)

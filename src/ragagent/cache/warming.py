@@ -1,0 +1,149 @@
+"""How a worker begins warm: it takes in what the workers that it replaces leave behind, with or without a Redis.
+
+    leaving     told to go, beside the drain: the hottest entries, in one file (warm.py)
+    arriving    from its first second of service on, for a minute: every file that was written since it began
+
+Nobody waits for anybody: a file that comes late, or never, costs some misses. A successor serves before the old one
+leaves, so a file for it is always younger than itself. That rule alone keeps out what a former server left, and what
+was purged before this process began; a purge after that ends the arriving, since a file may hold what was purged.
+Files are gone after LIFE_SECONDS, by whoever is there: it is what users asked and were told, and no place to keep it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ragagent.cache import envelope, warm
+from ragagent.cache.envelope import Refused
+from ragagent.cache.local import LocalCache
+from ragagent.cache.warm import Warm
+
+WATCH_SECONDS = 60.0
+LOOK_SECONDS = 0.2
+LIFE_SECONDS = 15.0  # many looks: all who are to read a file have read it
+CLEAN_SECONDS = 15.0  # between looks for what nobody has taken, after the watch
+LEAVE_SECONDS = 2.0
+SLICE = 16  # entries taken in between two turns of the loop: about 0.1 ms
+
+log = logging.getLogger(__name__)
+
+
+class Tags(Protocol):
+    """What entries are filed under, and what has been erased."""
+
+    def of(self, key: str) -> Sequence[str]:
+        """Return the tags that `key` is filed under."""
+        ...
+
+    def file(self, key: str, tags: Sequence[str], ttl: float) -> None:
+        """Note that `key`, which is kept for `ttl` seconds, bears these tags."""
+        ...
+
+    def is_erased(self, tags: Sequence[str]) -> bool:
+        """Return whether what bears these tags was erased lately: at least for as long as a file may lie."""
+        ...
+
+
+class Warming:
+    """`epoch()` moves with every purge of the cache that `local` is a part of."""
+
+    def __init__(
+        self,
+        local: LocalCache,
+        directory: Path,
+        epoch: Callable[[], int],
+        *,
+        tags: Tags | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._local = local
+        self._directory = directory
+        self._epoch = epoch
+        self._tags = tags
+        self._clock = clock
+        self._since = clock()
+        self._began = epoch()
+        self._read: set[Path] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to arrive, in a task of its own. Call it when the process serves."""
+        self._task = asyncio.create_task(self._watch(), name="warming")
+
+    async def leave(self) -> None:
+        """Leave a file for whoever comes. Takes LEAVE_SECONDS at most, and never raises."""
+        await self.aclose()
+        entries = self._hottest()
+        if not entries:
+            return
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await asyncio.to_thread(warm.write, self._directory, entries)
+        except (OSError, TimeoutError) as exc:
+            log.warning("Nothing is left for the next worker (%s): it begins with an empty cache.", type(exc).__name__)
+
+    async def look(self) -> None:
+        """Take in what has been left since the last look, and remove what has lain too long."""
+        await asyncio.to_thread(warm.clean, self._directory, self._clock() - LIFE_SECONDS)
+        if self._is_purged:
+            return
+        for path in await asyncio.to_thread(warm.fresh, self._directory, self._since):
+            if path not in self._read:
+                self._read.add(path)
+                await self._take(await asyncio.to_thread(warm.read, path))
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    @property
+    def _is_purged(self) -> bool:
+        return self._epoch() != self._began
+
+    async def _watch(self) -> None:
+        over = time.monotonic() + WATCH_SECONDS
+        while time.monotonic() < over and not self._is_purged:
+            await self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+        while True:  # Where workers become fewer, those that leave have no successor to clean up after them.
+            await asyncio.to_thread(warm.clean, self._directory, self._clock() - LIFE_SECONDS)
+            await asyncio.sleep(CLEAN_SECONDS)
+
+    async def _take(self, entries: Sequence[Warm]) -> None:
+        taken = 0
+        for first in range(0, len(entries), SLICE):
+            if self._is_purged:
+                break
+            taken += sum(self._adopt(entry) for entry in entries[first : first + SLICE])
+            await asyncio.sleep(0)
+        if entries:
+            log.info("Began with %d of the %d hottest values of a worker that has left.", taken, len(entries))
+
+    def _adopt(self, entry: Warm) -> bool:
+        if self._tags is not None and self._tags.is_erased(entry.tags):
+            return False
+        now = self._clock()
+        found = envelope.decode(entry.key, entry.plain, now)
+        if isinstance(found, Refused) or not self._local.adopt(entry.key, found.plain, found.gone_at - now):
+            return False
+        if self._tags is not None:
+            self._tags.file(entry.key, entry.tags, found.gone_at - now)
+        return True
+
+    def _hottest(self) -> list[Warm]:
+        entries, size = [], 0
+        for key, plain in self._local.hottest():
+            entry = Warm(key, tuple(self._tags.of(key)) if self._tags is not None else (), plain)
+            size += entry.size
+            if size > warm.MAX_BYTES:
+                break
+            entries.append(entry)
+        return entries
