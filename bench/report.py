@@ -12,7 +12,7 @@ from reloading import table
 
 @dataclass(frozen=True)
 class Measurement:
-    size: int  # chunks
+    size: int  # chunks, or callers; 0: it has none
     name: str
     value: float
     unit: str
@@ -44,7 +44,7 @@ class Report:
         one = Measurement(size, name, float(value), unit, target, holds)
         self.measurements.append(one)
         verdict = "" if holds is None else f"   {target}: {'holds' if holds else 'FAILS'}"
-        print(f"{size:>10,}  {name:<52}{_shown(value):>10} {unit:<9}{verdict}", flush=True)
+        print(f"{_size(size):>10}  {name:<52}{_shown(value):>10} {unit:<9}{verdict}", flush=True)
 
     def note(self, line: str) -> None:
         print(f"            {line}", flush=True)
@@ -62,7 +62,7 @@ class Report:
             target = next((one.target for one in of_name.values() if one.target), "")
             cells = [_cell(of_name.get(size)) for size in sizes]
             rows.append([f"{name}, {any_one.unit}" if any_one.unit else name, *cells, target])
-        return table.text(["", *(f"{size:,}" for size in sizes), "target"], rows)
+        return table.text(["", *map(_size, sizes), "target"], rows)
 
     def failures(self) -> list[Measurement]:
         return [one for one in self.measurements if one.holds is False]
@@ -70,6 +70,10 @@ class Report:
     def write(self, path: Path) -> None:
         found = {"machine": self.machine, "measurements": [asdict(one) for one in self.measurements]}
         path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _size(size: int) -> str:
+    return f"{size:,}" if size else ""
 
 
 def _cell(one: Measurement | None) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import corpus
+from caching import traces
 from report import Report
 from searching.exact import Exact
 
@@ -69,12 +70,28 @@ def test_a_report_says_what_misses_its_target(capsys: pytest.CaptureFixture[str]
     assert len(json.loads((tmp_path / "report.json").read_text())["measurements"]) == 3
 
 
+def test_traces_are_the_same_each_time_and_each_what_it_is_named_for() -> None:
+    assert all((make() == make()).all() for make in traces.TRACES.values())
+    once, zipf = traces.asked_once(), traces.zipf()
+    assert (once >= traces.QUESTIONS).mean() == pytest.approx(0.4, abs=0.01)
+    assert len(np.unique(once[once >= traces.QUESTIONS])) == (once >= traces.QUESTIONS).sum()
+    assert (traces.scans() >= traces.QUESTIONS).mean() == pytest.approx(0.2)
+    assert not set(traces.rewritten()[:10_000]) & set(traces.rewritten()[10_000:20_000])
+    assert np.bincount(zipf).max() > 100 * np.bincount(zipf).mean()
+    sizes = traces.sizes(zipf)
+    assert (sizes[zipf == zipf[0]] == sizes[0]).all()
+    assert sizes.min() >= 200
+    assert sizes.max() <= 20_000
+    assert np.median(sizes) == pytest.approx(1_500, rel=0.2)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
         (["search.py", "--sizes", "1000,2000", "--queries", "20", "--only", "legs", "served", "filters"], 60),
         (["ingest.py", "--sizes", "1000", "--chunks", "500", "--singles", "10"], 15),
+        (["cache.py", "--seconds", "2"], 60),
     ],
 )
 def test_it_runs_from_beginning_to_end(command: list[str], expected: int, tmp_path: Path) -> None:
