@@ -12,11 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragagent.cache import warm
-from ragagent.cache.warm import Warm
+from ragagent.cache.warm import Tag, Warm
 
 ASCII = st.text(st.characters(codec="ascii"), max_size=130)
-ENTRIES = st.lists(st.builds(Warm, ASCII, st.lists(ASCII, max_size=3).map(tuple), st.binary(max_size=300)), max_size=20)
-SOME = [Warm("rag:1:-:embedding:1", (), b"one"), Warm("rag:1:{t}:answer:2", ("document:1", "store:2"), b"two")]
+TAGS = st.lists(st.builds(Tag, ASCII, st.integers(0, 2**62), st.integers(0, 2**62)), max_size=3).map(tuple)
+ENTRIES = st.lists(st.builds(Warm, ASCII, TAGS, st.binary(max_size=300)), max_size=20)
+SOME = [
+    Warm("rag:1:-:embedding:1", (), b"one"),
+    Warm("rag:1:{t}:answer:2", (Tag("vs_1", 7, 6), Tag("vs_2", 9, 9)), b"two"),
+]
 
 
 @given(ENTRIES)
@@ -38,7 +42,17 @@ def test_nothing_comes_out_of_anything_else(garbage: bytes, place: int, byte: in
 
 
 @pytest.mark.parametrize(
-    "body", [1, {"a": 1}, [1], [["key", [], "text"]], [["key", [1], b""]], [[1, [], b""]], [["k"]]]
+    "body",
+    [
+        1,
+        {"a": 1},
+        [1],
+        [["key", [], "text"]],
+        [["key", [1], b""]],
+        [["key", [["vs", 1]], b""]],
+        [[1, [], b""]],
+        [["k"]],
+    ],
 )
 def test_nothing_comes_out_of_another_idea_of_an_entry(body: object) -> None:
     packed = msgpack.packb(body)

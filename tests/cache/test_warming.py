@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from ragagent.cache import envelope, warm, warming
 from ragagent.cache.life import Life
 from ragagent.cache.local import LocalCache
-from ragagent.cache.warm import Warm
+from ragagent.cache.warm import Tag, Warm
 from ragagent.cache.warming import LIFE_SECONDS, Warming
 
 pytestmark = pytest.mark.anyio
@@ -24,19 +24,18 @@ MIB = 1024 * 1024
 class Filing:
     """Tags in a dict."""
 
-    def __init__(self, filed: dict[str, tuple[str, ...]] | None = None) -> None:
+    def __init__(self, filed: dict[str, tuple[Tag, ...]] | None = None) -> None:
         self.filed = filed or {}
         self.erased: set[str] = set()
 
-    def of(self, key: str) -> Sequence[str]:
-        return self.filed.get(key, ())
+    def by_key(self) -> Mapping[str, Sequence[Tag]]:
+        return self.filed
 
-    def file(self, key: str, tags: Sequence[str], ttl: float) -> None:
-        assert 0 < ttl <= 60
-        self.filed[key] = tuple(tags)
+    def file(self, name: str, tags: Sequence[Tag]) -> None:
+        self.filed[name] = tuple(tags)
 
-    def is_erased(self, tags: Sequence[str]) -> bool:
-        return not self.erased.isdisjoint(tags)
+    def is_erased(self, tags: Sequence[Tag]) -> bool:
+        return not self.erased.isdisjoint(tag.store_id for tag in tags)
 
 
 def plain(key: str, value: object, ttl: float = 60, now: float | None = None) -> bytes:
@@ -118,14 +117,15 @@ async def test_only_values_come_in(tmp_path: Path) -> None:
 
 
 async def test_what_was_erased_stays_erased_and_the_rest_can_still_be(tmp_path: Path) -> None:
-    left, found = Filing({"k0": ("document:1",), "k1": ("document:1", "document:2"), "k2": ("document:2",)}), Filing()
+    one, two = Tag("vs_1", 5, 4), Tag("vs_2", 9, 9)
+    left, found = Filing({"k0": (one,), "k1": (one, two), "k2": (two,)}), Filing()
     new = LocalCache(MIB)
     arriving = Warming(new, tmp_path, lambda: 0, tags=found)
     await Warming(filled(4), tmp_path, lambda: 0, tags=left).leave()
-    found.erased.add("document:1")
+    found.erased.add("vs_1")
     await arriving.look()
     assert sorted(key for key, _ in new.hottest()) == ["k2", "k3"]
-    assert found.filed == {"k2": ("document:2",), "k3": ()}
+    assert found.filed == {"k2": (two,), "k3": ()}
 
 
 async def test_a_purge_ends_the_arriving(tmp_path: Path) -> None:

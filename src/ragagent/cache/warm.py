@@ -30,16 +30,25 @@ _BODY_AT = len(_MAGIC) + 16
 _MAX_FILE_BYTES = MAX_BYTES + _BODY_AT + ENTRY_BYTES
 
 
+class Tag(NamedTuple):
+    """One store that a value was read from: the store's id, its last write, and the write up to which it was shown."""
+
+    store_id: str
+    written: int
+    shown: int
+
+
 class Warm(NamedTuple):
     """One entry: an envelope in its plain form, its key, and the tags that it is filed under."""
 
     key: str
-    tags: tuple[str, ...]
+    tags: tuple[Tag, ...]
     plain: bytes
 
     @property
     def size(self) -> int:
-        return len(self.key) + sum(len(tag) + ENTRY_BYTES for tag in self.tags) + len(self.plain) + ENTRY_BYTES
+        tags = sum(len(tag.store_id) + ENTRY_BYTES for tag in self.tags)
+        return len(self.key) + tags + len(self.plain) + ENTRY_BYTES
 
 
 def pack(entries: Iterable[Warm]) -> bytes:
@@ -56,7 +65,7 @@ def unpack(data: bytes) -> list[Warm]:
         return []
     try:
         return [
-            Warm(_typed(key, str), tuple(_typed(tag, str) for tag in tags), _typed(plain, bytes))
+            Warm(_typed(key, str), tuple(_tag(*tag) for tag in tags), _typed(plain, bytes))
             for key, tags, plain in msgpack.unpackb(body)
         ]
     except (ValueError, TypeError, msgpack.UnpackException):
@@ -116,6 +125,10 @@ def _listed(directory: Path) -> list[tuple[float, Path]]:
 
 def _digest(body: bytes | memoryview) -> bytes:
     return hashlib.blake2b(body, digest_size=16).digest()
+
+
+def _tag(store_id: object, written: object, shown: object) -> Tag:
+    return Tag(_typed(store_id, str), _typed(written, int), _typed(shown, int))
 
 
 def _typed(value: object, kind: type[T]) -> T:

@@ -15,14 +15,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from ragagent.cache import envelope, warm
 from ragagent.cache.envelope import Refused
 from ragagent.cache.local import LocalCache
-from ragagent.cache.warm import Warm
+from ragagent.cache.warm import Tag, Warm
 
 WATCH_SECONDS = 60.0
 LOOK_SECONDS = 0.2
@@ -37,16 +37,16 @@ log = logging.getLogger(__name__)
 class Tags(Protocol):
     """What entries are filed under, and what has been erased."""
 
-    def of(self, key: str) -> Sequence[str]:
-        """Return the tags that `key` is filed under."""
+    def by_key(self) -> Mapping[str, Sequence[Tag]]:
+        """Return the tags of all keys that have some."""
         ...
 
-    def file(self, key: str, tags: Sequence[str], ttl: float) -> None:
-        """Note that `key`, which is kept for `ttl` seconds, bears these tags."""
+    def file(self, name: str, tags: Sequence[Tag]) -> None:
+        """Remember what the key `name` was read from."""
         ...
 
-    def is_erased(self, tags: Sequence[str]) -> bool:
-        """Return whether what bears these tags was erased lately: at least for as long as a file may lie."""
+    def is_erased(self, tags: Sequence[Tag]) -> bool:
+        """Return whether a value with these tags may be kept no more."""
         ...
 
 
@@ -135,13 +135,14 @@ class Warming:
         if isinstance(found, Refused) or not self._local.adopt(entry.key, found.plain, found.gone_at - now):
             return False
         if self._tags is not None:
-            self._tags.file(entry.key, entry.tags, found.gone_at - now)
+            self._tags.file(entry.key, entry.tags)  # What is erased from now on finds it.
         return True
 
     def _hottest(self) -> list[Warm]:
         entries, size = [], 0
+        tags = self._tags.by_key() if self._tags is not None else {}
         for key, plain in self._local.hottest():
-            entry = Warm(key, tuple(self._tags.of(key)) if self._tags is not None else (), plain)
+            entry = Warm(key, tuple(tags.get(key, ())), plain)
             size += entry.size
             if size > warm.MAX_BYTES:
                 break
