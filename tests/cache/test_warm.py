@@ -86,6 +86,16 @@ def test_a_draft_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypat
     assert list((tmp_path / "warm").iterdir()) == []
 
 
+def test_a_wish_is_granted_by_one(tmp_path: Path) -> None:
+    assert not warm.grant(tmp_path / "warm")
+    warm.wish(tmp_path / "warm")
+    (wish,) = (tmp_path / "warm").iterdir()
+    assert stat.S_IMODE(wish.stat().st_mode) == 0o600
+    assert warm.fresh(tmp_path / "warm", 0) == []
+    assert warm.grant(tmp_path / "warm")
+    assert not warm.grant(tmp_path / "warm")
+
+
 def test_files_are_told_by_their_age(tmp_path: Path) -> None:
     now = time.time()
     ages = {"old.warm": 100, "older.warm": 200, "new.warm": 1, "newer.warm": 0, "old.tmp": 100, "future.warm": -1000}

@@ -156,7 +156,7 @@ async def test_what_was_left_before_the_process_began_is_not_for_it(tmp_path: Pa
 
 async def test_after_the_watch_it_goes_on_cleaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warming, "WATCH_SECONDS", 0)
-    monkeypatch.setattr(warming, "CLEAN_SECONDS", 0.01)
+    monkeypatch.setattr(warming, "STAY_SECONDS", 0.01)
     new = LocalCache(MIB)
     arriving = Warming(new, tmp_path, lambda: 0)
     arriving.start()
@@ -166,6 +166,28 @@ async def test_after_the_watch_it_goes_on_cleaning(tmp_path: Path, monkeypatch: 
     await until(lambda: not path.exists())
     await arriving.aclose()
     assert len(new) == 0
+
+
+async def test_who_finds_no_file_wishes_for_one_and_a_worker_that_stays_grants_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warming, "STAY_SECONDS", 0.01)
+    monkeypatch.setattr(warming, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(warming, "WATCH_SECONDS", 0)
+    staying = Warming(filled(10), tmp_path / "warm", lambda: 0)
+    staying.start()
+    await asyncio.sleep(0.03)
+    monkeypatch.setattr(warming, "WATCH_SECONDS", 60)
+    monkeypatch.setattr(warming, "WISH_SECONDS", 0)
+    crowd = [LocalCache(MIB), LocalCache(MIB)]
+    arriving = [Warming(new, tmp_path / "warm", lambda: 0) for new in crowd]
+    for one in arriving:
+        one.start()
+    await until(lambda: all(len(new) == 10 for new in crowd))
+    await until(lambda: not any(path.suffix == warm.WISH for path in (tmp_path / "warm").iterdir()))
+    for one in (staying, *arriving):
+        await one.aclose()
+    assert len(warm.fresh(tmp_path / "warm", 0)) <= 2  # A wish is granted once, though two may have wished.
 
 
 async def test_the_hottest_are_left_and_no_more_than_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def test_new_workers_know_what_the_old_ones_knew(tmp_path: Path) -> None:
         assert before > 0.8
         os.kill(running.pid, signal.SIGHUP)
         # Each of the two new workers takes in what each of the two old ones has left.
-        servers.wait_until(lambda: running.log.read_text().count("of a worker that has left") == 4, 30)
+        servers.wait_until(lambda: running.log.read_text().count("hottest values of another worker") == 4, 30)
         assert _hits(running) >= 0.8 * before
         assert {worker["release"] for worker in running.workers()} == {2}
         assert all(path.stat().st_mode & 0o77 == 0 for path in (running.data_dir / "warm").iterdir())

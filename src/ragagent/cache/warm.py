@@ -1,4 +1,4 @@
-"""What a leaving process hands on of its local tier: a file of its hottest entries, for those that take its place.
+"""What one process hands on of its local tier: a file of its hottest entries, for those that have begun since.
 
     magic 3 | version 1 | digest 16 | msgpack: a list of (key, tags, plain form), the hottest first
 
@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 MAX_BYTES = 16 * 1024 * 1024  # of keys, tags and values
 SUFFIX = ".warm"
+WISH = ".wish"
 ENTRY_BYTES = 32  # more than msgpack puts around the parts of an entry
 
 _MAGIC = b"RGW\x01"
@@ -77,8 +78,7 @@ def write(directory: Path, entries: Iterable[Warm]) -> Path:
 
     Not synced: after a power cut nobody wants it.
     """
-    directory.mkdir(mode=0o700, exist_ok=True)
-    path = directory / f"{os.getpid()}-{time.time_ns()}{SUFFIX}"
+    path = _new(directory, SUFFIX)
     draft = path.with_suffix(".tmp")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -105,6 +105,21 @@ def fresh(directory: Path, since: float) -> list[Path]:
     return [path for written, path in _listed(directory) if written >= since and path.suffix == SUFFIX]
 
 
+def wish(directory: Path) -> None:
+    """Say that a process would like a file, and that nobody has left one. Raises OSError."""
+    _new(directory, WISH).touch(mode=0o600)
+
+
+def grant(directory: Path) -> bool:
+    """Return whether somebody wishes for a file: of all that ask, one is told so."""
+    for _, path in _listed(directory):
+        if path.suffix == WISH:
+            with contextlib.suppress(OSError):  # Another was quicker.
+                path.unlink()
+                return True
+    return False
+
+
 def clean(directory: Path, before: float) -> None:
     """Remove what was written before then, drafts too; and what claims to be written in the distant future."""
     after = time.time() + (time.time() - before)
@@ -112,6 +127,11 @@ def clean(directory: Path, before: float) -> None:
         if not before <= written <= after:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def _new(directory: Path, suffix: str) -> Path:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory / f"{os.getpid()}-{time.time_ns()}{suffix}"
 
 
 def _listed(directory: Path) -> list[tuple[float, Path]]:

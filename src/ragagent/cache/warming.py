@@ -1,7 +1,9 @@
-"""How a worker begins warm: it takes in what the workers that it replaces leave behind, with or without a Redis.
+"""How a worker begins warm: it takes in what others have found hot, with or without a Redis.
 
-    leaving     told to go, beside the drain: the hottest entries, in one file (warm.py)
-    arriving    from its first second of service on, for a minute: every file that was written since it began
+    arriving    from its first second of service on, for a minute: every file that was written since it began; where
+                there is none, as after a crash, it leaves a wish
+    staying     after that minute: grants a wish, with its hottest entries in one file (warm.py)
+    leaving     told to go, beside the drain: the same, for those that take its place
 
 Nobody waits for anybody: a file that comes late, or never, costs some misses. A successor serves before the old one
 leaves, so a file for it is always younger than itself. That rule alone keeps out what a former server left, and what
@@ -27,7 +29,8 @@ from ragagent.cache.warm import Tag, Warm
 WATCH_SECONDS = 60.0
 LOOK_SECONDS = 0.2
 LIFE_SECONDS = 15.0  # many looks: all who are to read a file have read it
-CLEAN_SECONDS = 15.0  # between looks for what nobody has taken, after the watch
+WISH_SECONDS = 3.0  # by then, one that is replaced has left its file
+STAY_SECONDS = 2.0  # between two looks for wishes
 LEAVE_SECONDS = 2.0
 SLICE = 16  # entries taken in between two turns of the loop: about 0.1 ms
 
@@ -79,14 +82,7 @@ class Warming:
     async def leave(self) -> None:
         """Leave a file for whoever comes. Takes LEAVE_SECONDS at most, and never raises."""
         await self.aclose()
-        entries = self._hottest()
-        if not entries:
-            return
-        try:
-            async with asyncio.timeout(LEAVE_SECONDS):
-                await asyncio.to_thread(warm.write, self._directory, entries)
-        except (OSError, TimeoutError) as exc:
-            log.warning("Nothing is left for the next worker (%s): it begins with an empty cache.", type(exc).__name__)
+        await self._hand_on()
 
     async def look(self) -> None:
         """Take in what has been left since the last look, and remove what has lain too long."""
@@ -109,13 +105,33 @@ class Warming:
         return self._epoch() != self._began
 
     async def _watch(self) -> None:
-        over = time.monotonic() + WATCH_SECONDS
-        while time.monotonic() < over and not self._is_purged:
-            await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
-        while True:  # Where workers become fewer, those that leave have no successor to clean up after them.
+        await self._arrive()
+        while True:
+            # Where workers become fewer, those that leave have no successor that would clean up after them.
             await asyncio.to_thread(warm.clean, self._directory, self._clock() - LIFE_SECONDS)
-            await asyncio.sleep(CLEAN_SECONDS)
+            if await asyncio.to_thread(warm.grant, self._directory):
+                await self._hand_on()
+            await asyncio.sleep(STAY_SECONDS)
+
+    async def _arrive(self) -> None:
+        began, has_wished = time.monotonic(), False
+        while (age := time.monotonic() - began) < WATCH_SECONDS and not self._is_purged:
+            await self.look()
+            if age >= WISH_SECONDS and not self._read and not has_wished:
+                has_wished = True
+                with contextlib.suppress(OSError):  # Then there will be no file either.
+                    await asyncio.to_thread(warm.wish, self._directory)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _hand_on(self) -> None:
+        entries = self._hottest()
+        if not entries:
+            return
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await asyncio.to_thread(warm.write, self._directory, entries)
+        except (OSError, TimeoutError) as exc:
+            log.warning("Nothing is left for the next worker (%s): it begins with an empty cache.", type(exc).__name__)
 
     async def _take(self, entries: Sequence[Warm]) -> None:
         taken = 0
@@ -125,7 +141,7 @@ class Warming:
             taken += sum(self._adopt(entry) for entry in entries[first : first + SLICE])
             await asyncio.sleep(0)
         if entries:
-            log.info("Began with %d of the %d hottest values of a worker that has left.", taken, len(entries))
+            log.info("Began with %d of the %d hottest values of another worker.", taken, len(entries))
 
     def _adopt(self, entry: Warm) -> bool:
         if self._tags is not None and self._tags.is_erased(entry.tags):
