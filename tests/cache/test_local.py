@@ -170,7 +170,9 @@ def test_purge_drops_one_prefix_only() -> None:
     cache = LocalCache(1_000_000)
     for key in ("a:1", "a:2", "b:1"):
         cache.put(key, b"x")
+    assert "a:1" in cache
     assert cache.purge("a:") == 2
+    assert "a:1" not in cache
     assert cache.peek("b:1") == b"x"
     assert cache.purge() == 1
     assert cache.stats().bytes == 0
