@@ -55,7 +55,7 @@ def test_nothing_comes_out_of_anything_else(garbage: bytes, place: int, byte: in
     ],
 )
 def test_nothing_comes_out_of_another_idea_of_an_entry(body: object) -> None:
-    packed = msgpack.packb(body)
+    packed = b"".join(map(msgpack.packb, body)) if isinstance(body, list) else msgpack.packb(body)
     digest = hashlib.blake2b(packed, digest_size=16).digest()
     assert warm.unpack(b"RGW\x01" + digest + packed) == []
 

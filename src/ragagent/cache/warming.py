@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -124,12 +124,13 @@ class Warming:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _hand_on(self) -> None:
-        entries = self._hottest()
-        if not entries:
+        held = self._hottest()
+        if not held:
             return
+        tags = self._tags.by_key() if self._tags is not None else {}
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
-                await asyncio.to_thread(warm.write, self._directory, entries)
+                await asyncio.to_thread(lambda: warm.write(self._directory, _fitting(held, tags)))
         except (OSError, TimeoutError) as exc:
             log.warning("Nothing is left for the next worker (%s): it begins with an empty cache.", type(exc).__name__)
 
@@ -154,13 +155,22 @@ class Warming:
             self._tags.file(entry.key, entry.tags)  # What is erased from now on finds it.
         return True
 
-    def _hottest(self) -> list[Warm]:
-        entries, size = [], 0
-        tags = self._tags.by_key() if self._tags is not None else {}
+    def _hottest(self) -> list[tuple[str, bytes]]:
+        """Return references only: 10,000 values are a matter of milliseconds, and what is left to do is a thread's."""
+        held, size = [], 0
         for key, plain in self._local.hottest():
-            entry = Warm(key, tuple(tags.get(key, ())), plain)
-            size += entry.size
+            size += len(plain)
             if size > warm.MAX_BYTES:
                 break
-            entries.append(entry)
-        return entries
+            held.append((key, plain))
+        return held
+
+
+def _fitting(held: Sequence[tuple[str, bytes]], tags: Mapping[str, Sequence[Tag]]) -> Iterator[Warm]:
+    size = 0
+    for key, plain in held:
+        entry = Warm(key, tuple(tags.get(key, ())), plain)
+        size += entry.size
+        if size > warm.MAX_BYTES:
+            return
+        yield entry
