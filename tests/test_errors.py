@@ -52,3 +52,24 @@ def test_exit_codes_are_the_ones_that_init_systems_are_configured_with() -> None
         "EXIT_CANNOT_START": 3,
         "EXIT_ALL_FAILING": 4,
     }
+
+
+@pytest.mark.parametrize("kind", [*tree()], ids=lambda kind: str(kind.__name__))
+def test_an_error_crosses_to_another_process_as_it_was(kind: type[RagagentError]) -> None:
+    there = errors.unpacked(errors.packed(kind("It is so.", param="model", code="so", retry_after=2.5)))
+    assert type(there) is kind
+    assert (there.message, there.param, there.code, there.retry_after) == ("It is so.", "model", "so", 2.5)
+
+
+def test_an_adapters_own_kind_of_an_error_arrives_as_what_it_is_a_kind_of() -> None:
+    class Refused(errors.Upstream):
+        def __init__(self, reason: str) -> None:
+            super().__init__(f"The endpoint said {reason}.")
+
+    there = errors.unpacked(errors.packed(Refused("no")))
+    assert (type(there), there.message) == (errors.Upstream, "The endpoint said no.")
+
+
+def test_an_error_of_another_release_says_that_something_does_not_answer() -> None:
+    packed = {**errors.packed(errors.Invalid("No.")), "kind": "Unheard"}
+    assert type(errors.unpacked(packed)) is errors.Unavailable

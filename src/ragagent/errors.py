@@ -106,9 +106,15 @@ class ConfigError(RagagentError):
 
 
 def packed(exc: RagagentError) -> dict[str, object]:
-    """Return the error as plain data, for another process to raise."""
-    kind = type(exc).__name__
-    return {"kind": kind, "message": exc.message, "param": exc.param, "code": exc.code, "retry_after": exc.retry_after}
+    """Return the error as plain data, for another process to raise: the class of this tree that it belongs to."""
+    kind = next(kind for kind in type(exc).__mro__ if kind.__module__ == __name__)
+    return {
+        "kind": kind.__name__,
+        "message": exc.message,
+        "param": exc.param,
+        "code": exc.code,
+        "retry_after": exc.retry_after,
+    }
 
 
 def unpacked(data: Mapping[str, Any]) -> RagagentError:
@@ -118,9 +124,6 @@ def unpacked(data: Mapping[str, Any]) -> RagagentError:
 
 
 def _kinds() -> dict[str, type[RagagentError]]:
-    found, kinds = {}, [RagagentError]
-    while kinds:
-        kind = kinds.pop()
-        found[kind.__name__] = kind
-        kinds += kind.__subclasses__()
-    return found
+    return {
+        name: kind for name, kind in globals().items() if isinstance(kind, type) and issubclass(kind, RagagentError)
+    }

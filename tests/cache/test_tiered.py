@@ -2,19 +2,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import logging
+import pickle
+import random
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
+import zstandard
 
 from ragagent.cache import envelope, keys
+from ragagent.cache.envelope import Refused
 from ragagent.cache.fetched import Fetched
 from ragagent.cache.keys import Key
 from ragagent.cache.life import JITTER, Life
 from ragagent.cache.local import LocalCache
 from ragagent.cache.tiered import TieredCache
 from ragagent.cache.tiers import MAX_WRITES
-from ragagent.errors import Invalid
+from ragagent.errors import Invalid, Upstream
 from ragagent.remote.connection import NoReply, Remote
 from redis_server import RedisServer
 
@@ -376,3 +382,97 @@ async def test_writes_behind_the_answers_are_bounded(workers: list[TieredCache])
     assert workers[0].stats().refused == {"too_many_writes": 10}
     await workers[0].drain()
     assert workers[0].stats().local.entries == MAX_WRITES + 10
+
+
+def nonsense(seed: int) -> Iterator[bytes]:
+    """Ten thousand blobs that are no value: noise, cut, damaged, foreign, or too large once unpacked."""
+    chance = random.Random(seed)
+    good = envelope.encode(KEY.rendered, {"text": "Paris " * 400}, Life(60), 1_700_000_000.0)
+    assert good is not None
+    small = envelope.compressed(good)
+    head = b"RG\x02\x02" + good[4 : envelope._PAYLOAD_AT]
+    bombs = [zstandard.ZstdCompressor(write_content_size=told).compress(bytes(1 << 26)) for told in (True, False)]
+    for _ in range(2000):
+        yield chance.randbytes(chance.randrange(200))
+        yield head[:4] + chance.randbytes(chance.randrange(400))
+        yield small[: chance.randrange(len(small))]
+        damaged = bytearray(good)
+        damaged[chance.randrange(len(damaged))] ^= chance.randrange(1, 256)
+        yield bytes(damaged)
+        yield head + (chance.choice(bombs) if chance.random() < 0.1 else pickle.dumps({"a": chance.random()}))
+
+
+@pytest.mark.redis
+async def test_no_bytes_in_redis_ever_raise_or_weigh_or_pass(
+    workers: list[TieredCache], remotes: list[Remote], stored: Stored
+) -> None:
+    blobs = list(nonsense(7))
+    assert len(blobs) == 10_000
+    tracemalloc.start()
+    try:
+        for blob in blobs:
+            assert isinstance(envelope.decode(KEY.rendered, blob, 1_700_000_000.0), Refused)
+        for blob in blobs[:200]:
+            stored[KEY] = blob
+            assert await workers[0].get(KEY) is None
+            assert stored[KEY] is None
+        assert tracemalloc.get_traced_memory()[1] < 2 * envelope.MAX_PAYLOAD_BYTES
+    finally:
+        tracemalloc.stop()
+    assert sum(workers[0].stats().refused.values()) == 200
+    assert workers[0].stats().l2.errors + workers[0].stats().l2.misses == 200
+
+
+@pytest.mark.redis
+async def test_no_text_of_a_value_is_ever_logged(
+    redis: RedisServer, workers: list[TieredCache], stored: Stored, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "Paris is the capital of France"
+
+    async def fail() -> str:
+        raise Upstream(f"Cannot answer '{secret}'.")
+
+    caplog.set_level(logging.DEBUG)
+    stored[KEY] = b"RG\x02\x00" + secret.encode() * 10
+    await workers[0].fetch(KEY, Compute({"text": secret}), Life(0.01, stale=60, on_error=60), shared=True)
+    await workers[0].drain()
+    await asyncio.sleep(0.02)
+    assert (await workers[0].fetch(KEY, fail, Life(60), shared=True)).tier == "stale"
+    with contextlib.closing(redis.admin()) as admin:
+        admin.config_set("maxmemory", 1)
+    with pytest.raises(Upstream):
+        await workers[1].fetch(OTHER, fail, Life(60), shared=True)
+    await workers[1].fetch(OTHER, Compute({"text": secret}), Life(60), shared=True)
+    await workers[1].drain()
+    redis.kill()
+    await workers[1].fetch(keys.embedding("m", secret), Compute(secret), Life(60), shared=True)
+    await asyncio.sleep(0.05)
+    assert caplog.records, "something was worth a line"
+    assert "Paris" not in caplog.text
+
+
+class Filed:
+    """Tags that note what they are told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Sequence[str]]] = []
+
+    def file(self, key: str, tags: Sequence[str], ttl: float) -> None:
+        assert ttl > 0
+        self.told.append((key, tags))
+
+
+@pytest.mark.redis
+async def test_whatever_enters_the_first_tier_is_filed_under_its_tags(
+    redis: RedisServer, workers: list[TieredCache], compute: Compute
+) -> None:
+    filed, name = Filed(), KEY.rendered
+    async with Remote(redis.url, timeout_seconds=0.3) as remote:
+        cache = TieredCache(ByteLRU(MIB), remote, tags=filed)
+        await cache.fetch(KEY, compute, Life(60), tags=lambda value: [f"file-{value}"])
+        await cache.put(OTHER, "theirs", Life(60), tags=["file-2"])
+        await cache.put(keys.embedding("m", "x"), b"", Life(60))
+        await cache.aclose()
+        other = TieredCache(ByteLRU(MIB), remote, tags=filed)
+        await other.fetch(KEY, compute, Life(60), tags=lambda value: [f"file-{value}"])
+        assert filed.told == [(name, ["file-value"]), (OTHER.rendered, ["file-2"]), (name, ["file-value"])]
