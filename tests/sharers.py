@@ -55,7 +55,6 @@ class Sharer:
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         self._kept: list[dict[str, Any]] = []
         threading.Thread(target=self._read, daemon=True).start()
-        self.expect("ready")
 
     def ask(self, text: str, **order: Any) -> None:
         """Have it ask for the value of `text`: `callers` at once, `seconds` of work, `pieces`, `fails`."""
@@ -119,6 +118,8 @@ def sharers(redis: RedisServer, number: int) -> Iterator[list[Sharer]]:
         for _ in range(number):
             processes.append(Sharer(redis.url))
             stack.callback(processes[-1].end)
+        for process in processes:
+            process.expect("ready")
         yield processes
 
 

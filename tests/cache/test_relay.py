@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import msgpack
 import pytest
 
 from ragagent.cache import envelope
 from ragagent.cache.envelope import Entry
+from ragagent.cache.flight import Tell
+from ragagent.cache.relay import Computed, Relay
+from ragagent.errors import Unavailable
+from ragagent.remote.connection import Remote
+from ragagent.remote.lease import Lease, Leases
 from redis_server import RedisServer
 from servers import wait_until
 from sharers import LEASE_SECONDS, Sharer, key, sharers
@@ -143,3 +150,74 @@ def test_when_redis_is_away_each_process_computes_once(redis: RedisServer, four:
 def _asked(sharer: Sharer, text: str) -> list[Any]:
     sharer.ask(text)
     return sharer.answered()
+
+
+# Silence and nonsense, seen from one process
+
+
+@pytest.fixture
+async def remote(redis: RedisServer) -> AsyncIterator[Remote]:
+    async with Remote(redis.url, timeout_seconds=2.0) as opened:
+        yield opened
+
+
+async def held(remote: Remote, name: str) -> Lease:
+    """Return a lease that somebody holds who is alive, and says nothing."""
+    lease = await Leases(remote, envelope.STAMP, seconds=30).acquire(name)
+    assert isinstance(lease, Lease)
+    return lease
+
+
+async def ours(tell: Tell) -> str:
+    return "ours"
+
+
+async def test_for_one_who_is_silent_nobody_waits_for_ever(remote: Remote) -> None:
+    relay = Relay(Leases(remote, envelope.STAMP), patience_seconds=0.2)
+    lease = await held(remote, key("silent").rendered)
+    began = time.monotonic()
+    outcome = await relay.run(key("silent").rendered, ours, lambda piece: None)
+    assert outcome == Computed("ours", None)
+    assert 0.2 <= time.monotonic() - began < 3
+    assert await lease.commit(b"theirs", 60) is True, "whose lease is not touched"
+
+
+async def test_who_has_said_something_and_then_is_silent_is_an_error(remote: Remote) -> None:
+    relay = Relay(Leases(remote, envelope.STAMP), patience_seconds=0.3)
+    lease = await held(remote, key("silent").rendered)
+    await lease.beat(0, [msgpack.packb([0, "It was"])])
+    heard: list[Any] = []
+    with pytest.raises(Unavailable, match="broke off"):
+        await relay.run(key("silent").rendered, ours, heard.append, wants_pieces=True)
+    assert heard == ["It was"]
+
+
+@pytest.mark.parametrize("nonsense", [b"", b"\xc1", b"\x93\x00", msgpack.packb(7), msgpack.packb([1, {"kind": 3}])])
+async def test_nonsense_among_the_pieces_is_a_broken_answer(remote: Remote, nonsense: bytes) -> None:
+    relay = Relay(Leases(remote, envelope.STAMP), patience_seconds=5)
+    lease = await held(remote, key("nonsense").rendered)
+    await lease.beat(0, [nonsense])
+    with pytest.raises(Unavailable, match="broke off"):
+        await relay.run(key("nonsense").rendered, ours, lambda piece: None)
+
+
+async def test_a_leader_that_is_cancelled_leaves_it_to_the_next_at_once(remote: Remote) -> None:
+    relay = Relay(Leases(remote, envelope.STAMP, seconds=30))
+    began = asyncio.Event()
+
+    async def endless(tell: Tell) -> str:
+        began.set()
+        await asyncio.sleep(3600)
+        return "never"
+
+    name = key("cancelled").rendered
+    first = asyncio.create_task(relay.run(name, endless, lambda piece: None))
+    await began.wait()
+    second = asyncio.create_task(relay.run(name, ours, lambda piece: None))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    async with asyncio.timeout(5):
+        outcome = await second
+    assert isinstance(outcome, Computed)
+    assert outcome.value == "ours"
+    assert outcome.lease is not None
