@@ -28,7 +28,7 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 30.0  # without a value or a piece from one who is alive
 FIRST_PAUSE, LAST_PAUSE = 0.010, 0.080
 SEND_SECONDS = 0.04  # between two sendings of pieces, while somebody wants them
-BEAT_SECONDS = 0.5  # between two looks at whether somebody does
+BEAT_SECONDS = 0.25  # between two looks at whether somebody does
 BROKEN_OFF = "The answer broke off: the process that wrote it is gone. Try again."
 
 _PIECE, _FAILURE = 0, 1

@@ -143,13 +143,14 @@ async def test_when_the_last_has_hung_up_the_model_stops_talking_and_nothing_is_
 async def test_a_failure_in_the_middle_is_everyones(world: World, talking: Talking) -> None:
     question = await world.question(QUESTION)
     talking.fails_at = 2
-    talking.allow()
+    talking.allow(2)
     with anyio.fail_after(10):
-        replies = [await world.answerer.open(CALLER, question)]
-        replies.append(await world.answerer.open(CALLER, question))
-        for reply in replies[:1]:
+        replies = [await world.answerer.open(CALLER, question) for _ in range(2)]
+        talking.allow(1)
+        for reply in replies:
             with pytest.raises(Upstream):
                 await read(reply.pieces)
+    assert talking.prompts == 1
 
 
 async def test_an_answer_is_filed_under_all_that_it_was_made_from(world: World, talking: Talking) -> None:
