@@ -13,7 +13,7 @@ from ragagent.cache import keys
 from ragagent.cache.fetched import Fetched, Streaming
 from ragagent.cache.flight import Tell
 from ragagent.cache.life import JITTER, Life, Nothing
-from ragagent.cache.local import ByteLRU
+from ragagent.cache.local import LocalCache
 from ragagent.cache.pauses import PAUSE_SECONDS
 from ragagent.cache.tiered import TieredCache
 from ragagent.errors import Invalid, Unavailable, Upstream
@@ -59,7 +59,7 @@ class Scene:
         self.clock = Clock()
         self.heard: list[tuple[str, str, str]] = []
         self.cache = TieredCache(
-            ByteLRU(1024 * 1024, clock=self.clock),
+            LocalCache(1024 * 1024, clock=self.clock),
             clock=self.clock,
             on_event=lambda *event: self.heard.append(event),
         )
@@ -220,7 +220,7 @@ async def test_an_old_answer_does_not_take_the_place_of_one_that_has_begun(scene
 async def workers(redis: RedisServer) -> AsyncIterator[list[TieredCache]]:
     clock = Clock()
     async with Remote(redis.url, timeout_seconds=2.0) as one, Remote(redis.url, timeout_seconds=2.0) as other:
-        workers = [TieredCache(ByteLRU(1024 * 1024, clock=clock), remote, clock=clock) for remote in (one, other)]
+        workers = [TieredCache(LocalCache(1024 * 1024, clock=clock), remote, clock=clock) for remote in (one, other)]
         yield workers
         for worker in workers:
             await worker.aclose()
@@ -253,7 +253,7 @@ async def test_a_refresh_is_one_over_all_processes(workers: list[TieredCache]) -
 async def test_what_is_stale_in_redis_is_refreshed_even_where_there_is_no_first_tier(redis: RedisServer) -> None:
     clock, compute = Clock(), Compute()
     async with Remote(redis.url, timeout_seconds=2.0) as remote:
-        cache = TieredCache(ByteLRU(0), remote, clock=clock)
+        cache = TieredCache(LocalCache(0), remote, clock=clock)
         await cache.fetch(KEY, compute, LIFE)
         await cache.drain()
         clock.now += STALE

@@ -468,11 +468,11 @@ async def test_whatever_enters_the_first_tier_is_filed_under_its_tags(
 ) -> None:
     filed, name = Filed(), KEY.rendered
     async with Remote(redis.url, timeout_seconds=0.3) as remote:
-        cache = TieredCache(ByteLRU(MIB), remote, tags=filed)
+        cache = TieredCache(LocalCache(MIB), remote, tags=filed)
         await cache.fetch(KEY, compute, Life(60), tags=lambda value: [f"file-{value}"])
         await cache.put(OTHER, "theirs", Life(60), tags=["file-2"])
         await cache.put(keys.embedding("m", "x"), b"", Life(60))
         await cache.aclose()
-        other = TieredCache(ByteLRU(MIB), remote, tags=filed)
+        other = TieredCache(LocalCache(MIB), remote, tags=filed)
         await other.fetch(KEY, compute, Life(60), tags=lambda value: [f"file-{value}"])
         assert filed.told == [(name, ["file-value"]), (OTHER.rendered, ["file-2"]), (name, ["file-value"])]
