@@ -47,7 +47,7 @@ class Scripted:
     """
 
     def __init__(self, *pieces: str, usage: Usage | None = None, is_cut: bool = False) -> None:
-        self.model = "scripted"
+        self.model = self.identity = "scripted"
         self.pieces = pieces
         self.prompts: list[Prompt] = []
         self.asked = anyio.Event()
@@ -74,7 +74,7 @@ class Scripted:
 class Failing:
     """A generator that fails after so many words."""
 
-    model = "failing"
+    model = identity = "failing"
 
     def __init__(self, error: Exception, words: int) -> None:
         self._error = error
@@ -92,7 +92,7 @@ class Failing:
 class Endless:
     """A generator that never ends: it talks on, or it thinks, until it is closed."""
 
-    model = "endless"
+    model = identity = "endless"
 
     def __init__(self, *, thinks: bool = False) -> None:
         self._thinks = thinks

@@ -308,4 +308,16 @@ class Answer:
     generations: Mapping[str, int] = field(default_factory=dict)
 
 
+class Erasure(NamedTuple):
+    """What of a store no cache may keep: values read before its write `removed`, and those read from an index that did
+    not show its write `replaced` yet. `number` orders the erasures of all stores.
+    """
+
+    number: int
+    tenant: str
+    store_id: str
+    removed: int
+    replaced: int
+
+
 JSON = Mapping[str, Any]

@@ -10,6 +10,7 @@ from redis.crc import key_slot
 
 from ragagent.cache import keys
 from ragagent.cache.keys import Key
+from ragagent.cache.tags import Tag
 from ragagent.types import Comparison, Compound, Message
 
 TEXT = st.text(max_size=8)
@@ -67,6 +68,45 @@ def test_messages_and_filter_trees_are_taken_as_they_are() -> None:
 def test_what_is_not_plain_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="cannot hold a object"):
         keys.retrieval("t", [], "m", "q", {"x": object()})
+
+
+ANSWER = st.tuples(TEXT, VERSIONS, TEXT, TEXT, TEXT, st.lists(st.tuples(TEXT, TEXT), max_size=3), PARAMS)
+
+
+@given(ANSWER, st.data())
+def test_another_input_anywhere_is_another_answer(inputs: Any, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(inputs) - 1))
+    other = list(inputs)
+    other[place] = data.draw(ANSWER)[place]
+    same = [repr(_ordered(given)) for given in (inputs, tuple(other))]
+    assert (keys.answer(*inputs).rendered == keys.answer(*other).rendered) == (same[0] == same[1])
+
+
+def _ordered(inputs: Any) -> Any:
+    tenant, versions, *rest, params = inputs
+    return tenant, sorted(versions), rest, sorted(params.items())
+
+
+def test_other_code_makes_other_keys_of_what_depends_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made() -> list[str]:
+        each = (
+            keys.embedding("m", "q"),
+            keys.retrieval("t", [], "m", "q", {}),
+            keys.answer("t", [], "p", "e", "g", [], {}),
+        )
+        return [key.rendered for key in each]
+
+    embedding, *rest = made()
+    monkeypatch.setattr(keys, "recipe", lambda: "another")
+    assert made()[0] == embedding, "vectors are kept for good by the name of their model"
+    assert not set(made()[1:]) & set(rest)
+
+
+def test_a_key_is_filed_under_the_stores_it_was_read_from() -> None:
+    key = keys.retrieval("t", [("vs_b-3", 5, 4), ("vs_a", 2, 2)], "m", "q", {})
+    assert key.tags == (Tag("vs_a", 2, 2), Tag("vs_b", 5, 4))
+    assert keys.embedding("m", "q").tags == ()
+    assert keys.answer("t", [("vs_a", 2, 2)], "p", "e", "g", [], {}).tags == (Tag("vs_a", 2, 2),)
 
 
 def test_a_key_shows_no_text_and_one_slot_per_tenant() -> None:

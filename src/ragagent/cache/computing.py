@@ -82,16 +82,14 @@ class Computing:
             name = wanted.key.rendered
             outcome = await self._relay.run(name, work, tell, known=known, wants_pieces=wanted.has_pieces)
         if isinstance(outcome, Received):
-            entry = await self._tiers.take(wanted.key, outcome.blob, wanted.tags, epoch)
+            entry = await self._tiers.take(wanted.key, outcome.blob, epoch)
             if entry is not None:
                 self._tiers.note("none", wanted.key, "received")
                 return Fetched(entry.value, "miss")
             if tell.anything:
                 raise Unavailable(BROKEN_OFF)
             outcome = Computed(await work(tell), None)
-        self._tiers.store(
-            wanted.key, outcome.value, wanted.life, epoch, delta=seconds, tags=wanted.tags, lease=outcome.lease
-        )
+        self._tiers.store(wanted.key, outcome.value, wanted.life, epoch, delta=seconds, lease=outcome.lease)
         self._tiers.note("none", wanted.key, "computed")
         return Fetched(bare(outcome.value), "miss")
 

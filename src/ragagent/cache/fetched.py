@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -12,17 +12,15 @@ from ragagent.cache.life import Life, Nothing
 
 T = TypeVar("T")
 Tier = Literal["l1", "l2", "miss", "stale", "bypass"]
-TagsOf = Callable[[Any], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted(Generic[T]):
-    """A value, how it is come by, and what it is filed under. `is_shared`: computed once for all processes."""
+    """A value, and how it is come by. `is_shared`: computed once for all processes."""
 
     key: Key
     work: Work[T | Nothing[T]]
     life: Life
-    tags: TagsOf
     is_shared: bool
     has_pieces: bool
 
@@ -70,7 +68,3 @@ class Purged:
 
 def bare(value: T | Nothing[T]) -> T:
     return value.value if isinstance(value, Nothing) else value
-
-
-def untagged(value: Any) -> Sequence[str]:
-    return ()

@@ -2,7 +2,8 @@
 
 The versions in a key are the invalidation. `store_seq` is SQLite's write counter and `manifest_seq` what the index
 shows; a write or a publish moves one of them, and from then on nobody asks for the old key. So a stale answer needs
-no message to become unreachable: purging only frees memory sooner.
+no message to become unreachable. What was erased must also leave the memory of every tier: for that a key carries
+tags, the stores that its value was read from, and when; see `tags.py`.
 
 Redis Cluster hashes only what stands between the first braces, so one tenant's keys share a slot. Those that belong to
 no tenant have braces around their own hash, and spread. Either way what is kept beside a value, under a longer name,
@@ -18,8 +19,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
+from ragagent.cache.recipe import recipe
+from ragagent.cache.tags import Tag
+
 Kind = Literal["embedding", "retrieval", "answer"]
-Version = tuple[str, int, int]  # (store_id, store_seq, manifest_seq)
+Version = tuple[str, int, int]  # (name of the store's index, store_seq, manifest_seq)
 
 PREFIX = "rag:1:"  # 1: the anatomy below. Sessions and limits live under other prefixes: a purge must never match them.
 SHARED = "-"  # the tenant of what depends on no one's documents
@@ -27,11 +31,15 @@ SHARED = "-"  # the tenant of what depends on no one's documents
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """A value's identity. `text` is an unambiguous serialisation of all that the value depends on, tenant apart."""
+    """A value's identity. `text` is an unambiguous serialisation of all that the value depends on, tenant apart.
+
+    `tags` are not part of it: they say what has to be erased for the value to have to go.
+    """
 
     kind: Kind
     tenant: str
     text: str
+    tags: tuple[Tag, ...] = ()
 
     @cached_property
     def rendered(self) -> str:
@@ -59,7 +67,8 @@ def embedding(model: str, text: str) -> Key:
 
 def retrieval(tenant: str, versions: Sequence[Version], model: str, query: str, params: Mapping[str, object]) -> Key:
     """Key of one search. `model` is the embedder's; the order of `versions` does not matter."""
-    return Key("retrieval", tenant, _canonical([sorted(versions), model, query, params]))
+    inputs = [recipe(), sorted(versions), model, query, params]
+    return Key("retrieval", tenant, _canonical(inputs), _tags(versions))
 
 
 def answer(
@@ -67,13 +76,17 @@ def answer(
     versions: Sequence[Version],
     profile: str,
     embedder_model: str,
-    generator_model: str,
+    generator: str,
     messages: Sequence[object],
     params: Mapping[str, object],
 ) -> Key:
     """Key of one answer. `messages` are `Message`s or plain mappings; the order of `versions` does not matter."""
-    inputs = [sorted(versions), profile, embedder_model, generator_model, messages, params]
-    return Key("answer", tenant, _canonical(inputs))
+    inputs = [recipe(), sorted(versions), profile, embedder_model, generator, messages, params]
+    return Key("answer", tenant, _canonical(inputs), _tags(versions))
+
+
+def _tags(versions: Sequence[Version]) -> tuple[Tag, ...]:
+    return tuple(Tag(index.partition("-")[0], written, shown) for index, written, shown in sorted(set(versions)))
 
 
 def _plain(value: object) -> object:

@@ -11,22 +11,24 @@ share one object: do not change it.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
-from ragagent.cache import envelope, keys
+from ragagent.cache import envelope, filing, keys
 from ragagent.cache.computing import Computing
 from ragagent.cache.envelope import Entry
-from ragagent.cache.fetched import Fetched, Purged, Streaming, TagsOf, Wanted, bare, untagged
+from ragagent.cache.fetched import Fetched, Purged, Streaming, Wanted, bare
 from ragagent.cache.flight import Flight, Flights, Tell, Work
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life, Nothing, is_early
 from ragagent.cache.local import LocalCache
 from ragagent.cache.relay import Relay
-from ragagent.cache.tiers import CacheStats, OnEvent, Tags, Tiers
+from ragagent.cache.tags import Tags
+from ragagent.cache.tiers import CacheStats, OnEvent, Tiers
 from ragagent.errors import Invalid
 from ragagent.remote.connection import NoReply, Remote
 from ragagent.remote.lease import Leases
+from ragagent.types import Erasure
 
 T = TypeVar("T")
 
@@ -44,7 +46,6 @@ class TieredCache:
         remote: Remote | None = None,
         enabled: bool = True,
         *,
-        tags: Tags | None = None,
         on_event: OnEvent | None = None,
         clock: Callable[[], float] = time.time,
         relay: Relay | None = None,
@@ -53,10 +54,15 @@ class TieredCache:
         self._remote = remote
         self._clock = clock
         self._flights = Flights()
-        self._tiers = Tiers(local, remote, tags, on_event, clock)
+        self._tiers = Tiers(local, remote, on_event, clock)
         if relay is None and remote is not None:
             relay = Relay(Leases(remote, envelope.STAMP))
         self._computing = Computing(self._tiers, relay, clock)
+
+    @property
+    def tags(self) -> Tags:
+        """What L1's values were read from, and what of that has been erased."""
+        return self._tiers.tags
 
     @property
     def epoch(self) -> int:
@@ -69,13 +75,12 @@ class TieredCache:
         compute: Callable[[], Awaitable[T | Nothing[T]]],
         life: Life,
         *,
-        tags: TagsOf = untagged,
         shared: bool = False,
     ) -> Fetched[T]:
         """Return the value of `key`, computed if no tier has it and then kept for its `life`; fresh 0: not kept.
 
         `shared`: one computation for all processes. It costs a miss a round trip to Redis, and pays where computing
-        takes longer than that or is paid for. `tags` of the value: what it is erased by.
+        takes longer than that or is paid for.
         Raises what `compute` raises, to everyone who waits for this key; a failure is not kept. Where there is an old
         value, and it fails because something does not answer, the old one is returned.
         """
@@ -85,12 +90,10 @@ class TieredCache:
         async def work(tell: Tell) -> T | Nothing[T]:
             return await compute()
 
-        found = self._board(Wanted(key, work, life, tags, shared, has_pieces=False))
+        found = self._board(Wanted(key, work, life, shared, has_pieces=False))
         return await found.result() if isinstance(found, Flight) else found
 
-    async def stream(
-        self, key: Key, work: Work[T | Nothing[T]], life: Life, *, tags: TagsOf = untagged
-    ) -> Fetched[T] | Streaming[T]:
+    async def stream(self, key: Key, work: Work[T | Nothing[T]], life: Life) -> Fetched[T] | Streaming[T]:
         """Return the value of `key`, or what is to be heard of it while it is computed, once for all processes.
 
         `work` is handed a function to tell its pieces to, which are plain structures, and returns the whole. All who
@@ -103,28 +106,26 @@ class TieredCache:
 
             flight = self._flights.alone(bypass)
             return Streaming("bypass", flight) if await flight.begun() else await flight.result()
-        found = self._board(Wanted(key, work, life, tags, is_shared=True, has_pieces=True))
+        found = self._board(Wanted(key, work, life, is_shared=True, has_pieces=True))
         if isinstance(found, Fetched):
             return found
         return Streaming("miss", found) if await found.begun() else await found.result()
 
-    async def get(self, key: Key, *, tags: TagsOf = untagged) -> Fetched[Any] | None:
+    async def get(self, key: Key) -> Fetched[Any] | None:
         """Return what the tiers hold of `key`, if it may be served while nothing newer is computed; None: nothing."""
         if not self.enabled:
             return None
         entry = self._tiers.peek(key)
         found = None if entry is None else self._usable("l1", key, entry)
         if found is None:
-            asked = await self._tiers.ask(key, tags)
+            asked = await self._tiers.ask(key)
             found = self._usable("l2", key, asked) if isinstance(asked, Entry) else None
         return found
 
-    async def put(
-        self, key: Key, value: Any, life: Life, *, epoch: int | None = None, tags: Sequence[str] = ()
-    ) -> None:
-        """Keep `value` for its `life`, unless there was a purge since `epoch`."""
+    async def put(self, key: Key, value: Any, life: Life, *, epoch: int | None = None) -> None:
+        """Keep `value` for its `life`, unless it was purged since `epoch`, or what it was read from erased."""
         if self.enabled and life.fresh > 0:
-            self._tiers.store(key, value, life, self.epoch if epoch is None else epoch, tags=lambda _: tags)
+            self._tiers.store(key, value, life, self.epoch if epoch is None else epoch)
 
     async def purge(self, prefix: str | None = None) -> Purged:
         """Drop what this process and L2 hold under `prefix` (see keys.tenant_prefix); None: all of the cache.
@@ -134,14 +135,27 @@ class TieredCache:
         prefix = prefix or keys.PREFIX
         if not prefix.startswith(keys.PREFIX):
             raise Invalid(f"Cache prefix '{prefix}' must begin with '{keys.PREFIX}'.", param="prefix")
-        local = self._forget(prefix)
+        local = self.forget(prefix)
         if self._remote is None or self._remote.state == "off":
             return Purged(local, 0, complete=True)
         await self.drain()  # A write still under way would land behind the purge.
         # Leases lie under the prefix as well: what is being computed anywhere is served, and not kept.
         unlinked, complete = await self._remote.purge(prefix)
         # Once more: while L2 was being cleared, look-ups could still carry its values back into L1.
-        return Purged(local + self._forget(prefix), unlinked, complete)
+        return Purged(local + self.forget(prefix), unlinked, complete)
+
+    def forget(self, prefix: str = keys.PREFIX) -> int:
+        """Let nothing that was known until now come back under `prefix`; return how much L1 held."""
+        self._flights.forget(prefix)
+        return self._tiers.forget(prefix)
+
+    def erase(self, erasure: Erasure) -> list[str]:
+        """Drop from L1 what was read from what is erased, and let none of it in again; return the keys."""
+        return self._tiers.erase(erasure)
+
+    async def erase_remote(self, erasure: Erasure) -> bool:
+        """Drop the same from L2; return whether Redis has confirmed it."""
+        return self._remote is not None and await filing.erase(self._remote, erasure)
 
     async def drain(self) -> None:
         """Return when the writes that are under way have ended."""
@@ -169,7 +183,7 @@ class TieredCache:
         return self._flights.join(wanted.key.rendered, lambda tell: self._fly(wanted, entry, tell))
 
     async def _fly(self, wanted: Wanted[T], old: Entry | None, tell: Tell) -> Fetched[T]:
-        asked = await self._tiers.ask(wanted.key, wanted.tags)
+        asked = await self._tiers.ask(wanted.key)
         if isinstance(asked, Entry):
             found = self._usable("l2", wanted.key, asked)
             if found is not None:
@@ -203,8 +217,3 @@ class TieredCache:
             self._flights.unattended(
                 wanted.key.rendered, lambda tell: self._computing.anew(wanted, old, tell, is_refresh=True)
             )
-
-    def _forget(self, prefix: str) -> int:
-        """Let nothing that was known until now come back under `prefix`; return how much L1 held."""
-        self._flights.forget(prefix)
-        return self._tiers.forget(prefix)

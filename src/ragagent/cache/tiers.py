@@ -8,30 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from ragagent.cache import envelope
+from ragagent.cache import envelope, filing
 from ragagent.cache.envelope import Entry, Refused
-from ragagent.cache.fetched import TagsOf, bare
+from ragagent.cache.fetched import bare
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life, Nothing
 from ragagent.cache.local import LocalCache, LocalStats
+from ragagent.cache.purges import Purges
+from ragagent.cache.tags import Tags
 from ragagent.remote.connection import NoReply, Remote, RemoteStats
 from ragagent.remote.lease import Lease
+from ragagent.types import Erasure
 
 OnEvent = Callable[[str, str, str], None]
 
 MAX_WRITES = 64
-
-
-class Tags(Protocol):
-    """Files values under tags, so that all that bears one can be found and erased."""
-
-    def file(self, key: str, tags: Sequence[str], ttl: float) -> None:
-        """Note that `key`, which is about to be kept for `ttl` seconds, bears these tags."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +57,30 @@ class Tiers:
         self,
         local: LocalCache,
         remote: Remote | None,
-        tags: Tags | None,
         on_event: OnEvent | None,
         clock: Callable[[], float],
     ) -> None:
         self._local = local
         self._remote = remote
-        self._tags = tags
+        self.tags = Tags(local.__contains__)
+        self._purges = Purges()
         self._on_event = on_event
         self._clock = clock
         self._writes: set[asyncio.Task[None]] = set()
         self._outcomes: Counter[tuple[str, str]] = Counter()  # (tier, outcome)
         self._refused: Counter[str] = Counter()
-        self.epoch = 0  # moves with every purge
+
+    @property
+    def epoch(self) -> int:
+        """Moves with every purge."""
+        return self._purges.number
 
     def peek(self, key: Key) -> Entry | None:
         """Return what L1 holds."""
         plain = self._local.peek(key.rendered)
         return None if plain is None else envelope.trusted(plain)
 
-    async def ask(self, key: Key, tags: TagsOf) -> Entry | NoReply | None:
+    async def ask(self, key: Key) -> Entry | NoReply | None:
         """Return what L2 holds, which L1 then holds as well. NoReply: it does not answer."""
         if self._remote is None or self._remote.state == "off":
             return None
@@ -90,16 +89,16 @@ class Tiers:
         if blob is None or isinstance(blob, NoReply):
             self.note("l2", key, "miss" if blob is None else "error")
             return blob
-        return await self.take(key, blob, tags, epoch)
+        return await self.take(key, blob, epoch)
 
-    async def take(self, key: Key, blob: bytes, tags: TagsOf, epoch: int) -> Entry | None:
+    async def take(self, key: Key, blob: bytes, epoch: int) -> Entry | None:
         """Return the entry of bytes that L2 held under `key` when the epoch was that; None: they are no value."""
         entry = envelope.decode(key.rendered, blob, self._clock())
         if isinstance(entry, Refused):
             await self._discard(key, entry)
             return None
-        if epoch == self.epoch:  # Else it was purged while the reply was on its way: serve it this once.
-            self._hold(key, entry, tags(entry.value))
+        if self._may_keep(key, epoch):  # Else it has gone while the reply was on its way: serve it this once.
+            self._hold(key, entry)
         return entry
 
     def store(
@@ -110,16 +109,15 @@ class Tiers:
         epoch: int,
         *,
         delta: float = 0.0,
-        tags: TagsOf,
         lease: Lease | None = None,
     ) -> None:
-        """Keep `value` in both tiers, unless there was a purge since `epoch`. A `lease` is used, and ends, either way.
+        """Keep `value` in both tiers, unless it has been purged since `epoch`, or erased. A `lease` is used, and ends, either way.
 
         `delta`: how many seconds the computation took.
         """
-        entry = self._entry(key, value, life, delta) if epoch == self.epoch else None
+        entry = self._entry(key, value, life, delta) if self._may_keep(key, epoch) else None
         if entry is not None:
-            self._hold(key, entry, tags(entry.value))
+            self._hold(key, entry)
         if lease is not None:
             self._behind(self._settle(key, entry, lease))
         elif entry is not None and self._remote is not None and self._remote.is_reachable:
@@ -130,8 +128,15 @@ class Tiers:
 
     def forget(self, prefix: str) -> int:
         """Let nothing that was known until now come back under `prefix`; return how much L1 held."""
-        self.epoch += 1
+        self._purges.note(prefix)
         return self._local.purge(prefix)
+
+    def erase(self, erasure: Erasure) -> list[str]:
+        """Drop from L1 what was read from what is erased, and let none of it in again; return the keys."""
+        names = self.tags.erase(erasure)
+        for name in names:
+            self._local.drop(name)
+        return names
 
     def note(self, tier: str, key: Key, outcome: str) -> None:
         """Count what a look-up came to: tier l1 or l2; none: how a value was come by that neither had."""
@@ -168,19 +173,23 @@ class Tiers:
             return None
         return envelope.trusted(plain)
 
-    def _hold(self, key: Key, entry: Entry, tags: Sequence[str]) -> None:
-        ttl = entry.gone_at - self._clock()
-        if self._tags is not None and tags:
-            self._tags.file(key.rendered, tags, ttl)
-        self._local.put(key.rendered, entry.plain, ttl)
+    def _may_keep(self, key: Key, epoch: int) -> bool:
+        """Return whether a value that was on its way since `epoch` may be kept."""
+        return not self._purges.covers(key.rendered, epoch) and not self.tags.is_erased(key.tags)
+
+    def _hold(self, key: Key, entry: Entry) -> None:
+        if self._local.put(key.rendered, entry.plain, entry.gone_at - self._clock()):
+            self.tags.file(key.rendered, key.tags)
 
     async def _write(self, remote: Remote, key: Key, entry: Entry) -> None:
-        await remote.set(key.rendered, envelope.compressed(entry.plain), entry.gone_at - self._clock())
+        await filing.keep(remote, key, envelope.compressed(entry.plain), entry.gone_at - self._clock())
 
     async def _settle(self, key: Key, entry: Entry | None, lease: Lease) -> None:
         if entry is None:
             await lease.release()
-        elif await lease.commit(envelope.compressed(entry.plain), entry.gone_at - self._clock()) is False:
+            return
+        kept = await filing.commit(lease, key, envelope.compressed(entry.plain), entry.gone_at - self._clock())
+        if kept is False:
             # Another computed it while we were stopped. Theirs is what everyone else has: let it be ours.
             self._refused["lost_lease"] += 1
             if self._local.peek(key.rendered) == entry.plain:

@@ -47,6 +47,11 @@ class Generator(Protocol):
     @property
     def model(self) -> str: ...
 
+    @property
+    def identity(self) -> str:
+        """What decides, besides the prompt, what it says: where it runs, its defaults. Caches key on it."""
+        ...
+
     def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
         """Yield the answer in pieces; the last one, and it alone, has a `finish_reason`. Raises Upstream.
 

@@ -62,6 +62,7 @@ class _Sentence:
 class Extractive:
     def __init__(self, settings: config.Generator) -> None:
         self.model = settings.model
+        self.identity = repr(("extractive", settings.model))
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta]:
         spent, limit = 0, prompt.max_tokens

@@ -73,6 +73,7 @@ class OpenAIGenerator:
         self.model = settings.model
         self._max_tokens = settings.max_tokens
         self._temperature = settings.temperature
+        self.identity = repr(("openai", settings.base_url, settings.model, settings.temperature, settings.max_tokens))
         self._endpoint = _endpoint(settings)
         self._asks_usage = True
 

@@ -61,12 +61,14 @@ end
 if length > 0 then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
 return {redis.call('EXISTS', KEYS[3]), length}
 """
+# What comes behind it stores the value: its KEYS begin with the value's, its ARGV with the value and its milliseconds.
 _COMMIT = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 redis.call('UNLINK', KEYS[2])
-return 1
+table.remove(KEYS, 2)
+table.remove(ARGV, 1)
 """
+_STORE = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1"
 _RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('UNLINK', KEYS[1])
@@ -122,22 +124,33 @@ class Lease:
     async def beat(self, first: int, pieces: Sequence[bytes]) -> Beat | NoReply:
         """Renew it, and hand on `pieces`, the first of which is number `first` of all."""
         keys = [_lease(self._name), _told(self._name, self._token), _followed(self._name)]
-        reply = await self._remote.run(_BEAT, keys, [self._token, _ms(self.seconds), first, *pieces])
+        reply = await self._remote.run(_BEAT, keys, [self._token, milliseconds(self.seconds), first, *pieces])
         if isinstance(reply, NoReply):
             return reply
         state, length = reply
         return Beat(is_lost=state < 0, is_followed=state > 0, pieces=length)
 
-    async def commit(self, blob: bytes, ttl: float) -> bool | NoReply:
-        """Store the value for `ttl` seconds and end the lease; False: it was lost, and nothing is stored."""
-        keys = [self._name, _lease(self._name)]
-        reply = await self._remote.run(_COMMIT, keys, [self._token, blob, _ms(ttl)])
-        return reply if isinstance(reply, NoReply) else bool(reply)
+    async def commit(
+        self,
+        blob: bytes,
+        ttl: float,
+        *,
+        store: str = _STORE,
+        keys: Sequence[str] = (),
+        arguments: Sequence[int] = (),
+    ) -> bool | NoReply:
+        """Store the value for `ttl` seconds and end the lease; False: it was lost, and nothing is stored.
+
+        `store`: the script that does it, with further keys and arguments of its own.
+        """
+        names = [self._name, _lease(self._name), *keys]
+        reply = await self._remote.run(_COMMIT + store, names, [self._token, blob, milliseconds(ttl), *arguments])
+        return reply if isinstance(reply, NoReply) else reply >= 0
 
     async def release(self, last_words: bytes = b"") -> None:
         """End the lease without a value. `last_words`: a last piece, which is read for a while yet."""
         keys = [_lease(self._name), _told(self._name, self._token)]
-        await self._remote.run(_RELEASE, keys, [self._token, last_words, _ms(ENDED_SECONDS)])
+        await self._remote.run(_RELEASE, keys, [self._token, last_words, milliseconds(ENDED_SECONDS)])
 
 
 class Leases:
@@ -151,7 +164,9 @@ class Leases:
     async def acquire(self, name: str, known: bytes = b"") -> Lease | Held | Newer | NoReply:
         """Take the lease of `name`, unless it is held, or there is a value whose stamp is not `known`."""
         token = secrets.token_hex(8).encode()
-        reply = await self._remote.run(_ACQUIRE, [name, _lease(name)], [known, *self._range, token, _ms(self._seconds)])
+        reply = await self._remote.run(
+            _ACQUIRE, [name, _lease(name)], [known, *self._range, token, milliseconds(self._seconds)]
+        )
         if isinstance(reply, NoReply):
             return reply
         blob, holder = reply
@@ -164,7 +179,7 @@ class Leases:
     ) -> Heard | NoReply:
         """Look at what the holder of that token does: its pieces from number `first` on, if it sends any."""
         keys = [name, _lease(name), _told(name, holder), _followed(name)]
-        wanted = _ms(self._seconds) if wants_pieces else 0
+        wanted = milliseconds(self._seconds) if wants_pieces else 0
         reply: Any = await self._remote.run(_POLL, keys, [known, *self._range, first, wanted])
         return reply if isinstance(reply, NoReply) else Heard(*reply)
 
@@ -181,5 +196,5 @@ def _followed(name: str) -> str:
     return f"{name}:followed"
 
 
-def _ms(seconds: float) -> int:
+def milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))

@@ -153,17 +153,6 @@ async def test_a_failure_in_the_middle_is_everyones(world: World, talking: Talki
     assert talking.prompts == 1
 
 
-async def test_an_answer_is_filed_under_all_that_it_was_made_from(world: World, talking: Talking) -> None:
-    await world.attach("The Eiffel tower is repainted every seven years.", "paint.md")
-    await world.settle()
-    talking.allow()
-    reply, answer = await world.answerer.answer(CALLER, await world.question(QUESTION))
-    files = recorded.files(recorded.pack(answer, reply.evidence))
-    assert sorted(files) == sorted({item.file_id for item in reply.evidence})
-    assert len(files) == 2
-    assert len(answer.citations) == 1
-
-
 async def pieces(*said: str | Answer) -> Pieces:
     for piece in said:
         yield piece

@@ -82,10 +82,10 @@ class Answerer:
             retrieval = await self._retriever.retrieve(caller, question.query)
             made.append(retrieval)
             pieces = self._compose(question, retrieval)
-            return await recorded.record(pieces, retrieval.evidence, retrieval.found.generations, tell)
+            return await recorded.record(pieces, retrieval.found.generations, tell)
 
         key = self._key(caller, question)
-        found = await self._cache.stream(key, compute, self._life, tags=recorded.files)
+        found = await self._cache.stream(key, compute, self._life)
         if isinstance(found, Streaming):
             reply = Reply(found.tier, found.first, recorded.follow(found))
         else:
@@ -107,7 +107,7 @@ class Answerer:
             self._retriever.versions(query.stores),
             question.profile,
             models(query.stores),
-            self._generator.model,
+            self._generator.identity,
             [(message.role, message.content) for message in (*question.history, Message("user", query.text))],
             {
                 **self._retriever.params(query),

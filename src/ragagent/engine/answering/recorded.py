@@ -7,7 +7,7 @@ kept: they all hear the same text and the same citations.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -15,7 +15,7 @@ from ragagent.cache.fetched import Streaming
 from ragagent.cache.flight import Tell
 from ragagent.cache.life import Nothing
 from ragagent.errors import Upstream
-from ragagent.types import Answer, Citation, Evidence, Usage
+from ragagent.types import Answer, Citation, Usage
 
 MAX_CHARS = 1_000_000  # A client that reads slowly no longer slows the model down, so something else must end it.
 
@@ -23,7 +23,7 @@ Pieces = AsyncGenerator[str | Answer, None]
 
 
 async def record(
-    pieces: Pieces, evidence: Sequence[Evidence], generations: Mapping[str, int], tell: Tell
+    pieces: Pieces, generations: Mapping[str, int], tell: Tell
 ) -> dict[str, Any] | Nothing[dict[str, Any]]:
     """Tell the generations, then the text as it comes; return the whole.
 
@@ -33,7 +33,7 @@ async def record(
     async with aclosing(pieces):
         async for piece in pieces:
             if isinstance(piece, Answer):
-                whole = pack(piece, evidence)
+                whole = pack(piece)
                 # No model was asked, so it costs little to find out again: it need not take the place of what does.
                 return Nothing(whole) if piece.evidence_state == "none" else whole
             if not piece:
@@ -67,25 +67,15 @@ async def follow(streaming: Streaming[dict[str, Any]]) -> Pieces:
     yield answer
 
 
-def pack(answer: Answer, evidence: Sequence[Evidence] = ()) -> dict[str, Any]:
-    """Return the answer as plain data, with the files that it was made from."""
-    cited = [citation.file_id for citation in answer.citations]
-    files = dict.fromkeys([*(item.file_id for item in evidence), *cited])
-    return {**dataclasses.asdict(answer), "files": list(files)}
+def pack(answer: Answer) -> dict[str, Any]:
+    return dataclasses.asdict(answer)
 
 
 def unpack(value: Mapping[str, Any]) -> Answer:
-    fields = {name: field for name, field in value.items() if name != "files"}
     return Answer(
         **{
-            **fields,
+            **value,
             "citations": tuple(Citation(**citation) for citation in value["citations"]),
             "usage": Usage(**value["usage"]),
         }
     )
-
-
-def files(value: Mapping[str, Any]) -> Sequence[str]:
-    """Return the ids of the files that a packed answer was made from: what it is erased with."""
-    found: Sequence[str] = value["files"]
-    return found
