@@ -140,4 +140,4 @@ def test_write_numbers_leap_where_there_were_any(database: Database, tmp_path: P
     with closing(Database.open(database.path)) as opened, opened.write() as tx:
         next_seq(tx)
     snapshot.leap(database.path)
-    assert snapshot.check(database.path).seq == snapshot.LEAP + 1
+    assert snapshot.check(database.path).seq > snapshot.LEAP

@@ -9,6 +9,7 @@ builds the file anew from the rows, so it would also lose what is damaged instea
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -21,6 +22,7 @@ from ragagent.store.database import BUSY_SECONDS, newest_schema, translated, ver
 _PAGES = 1024  # 4 MiB a step: between two of them a person sees how far it is, and Ctrl-C is heard
 _WINDOW = 100_000  # chunk ids compared at once
 LEAP = 1_000_000_000  # more writes than any server does between two backups
+_SPREAD = 1_000 * LEAP
 _FINDINGS = 3  # of what is damaged, to be named
 
 Progress = Callable[[int, int], None]  # so many bytes done, of so many
@@ -117,10 +119,14 @@ def leap(path: Path) -> None:
     """Let the write numbers of a copy go on far behind those that its original may have given out since.
 
     They stand in the keys of caches that outlive a server: were one given out again, for another write, an answer from
-    before would be taken for one of now. A database that nobody has written to stays at 0.
+    before would be taken for one of now. How far is drawn by lot: one backup may be restored twice, and the two lives
+    that follow must not give out the same numbers either. A database that nobody has written to stays at 0.
     """
+    distance = LEAP + secrets.randbelow(_SPREAD)
     with translated(), _connected(path, "mode=rw") as connection:
-        connection.execute("UPDATE counters SET value = value + ? WHERE name = 'seq' AND value > 0", (LEAP,))
+        connection.execute("UPDATE counters SET value = value + ? WHERE name = 'seq' AND value > 0", (distance,))
+        # Redis counts what it has forgotten by this: to the copy that is another count.
+        connection.execute("UPDATE counters SET value = ? WHERE name = 'identity'", (secrets.randbits(51),))
 
 
 def _damaged(finding: str) -> Damaged:
