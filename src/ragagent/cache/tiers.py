@@ -111,7 +111,7 @@ class Tiers:
         delta: float = 0.0,
         lease: Lease | None = None,
     ) -> None:
-        """Keep `value` in both tiers, unless it has been purged since `epoch`, or erased. A `lease` is used, and ends, either way.
+        """Keep `value` in both tiers, unless it was purged since `epoch`, or erased. A `lease` ends either way.
 
         `delta`: how many seconds the computation took.
         """
