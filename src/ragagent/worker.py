@@ -17,6 +17,7 @@ from ragagent.api.app import build
 from ragagent.api.services import Services
 from ragagent.cache.life import Life
 from ragagent.cache.local import LocalCache
+from ragagent.cache.recipe import recipe
 from ragagent.cache.tiered import TieredCache
 from ragagent.cache.warming import Warming
 from ragagent.config import Config
@@ -26,6 +27,7 @@ from ragagent.engine.answering.answer import Answerer
 from ragagent.engine.catalog import Catalog, Chunking
 from ragagent.engine.conversations.conversations import Conversations
 from ragagent.engine.doorbell import Doorbell
+from ragagent.engine.eraser import Eraser
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.limiting.limiter import Limiter
 from ragagent.engine.queue import Queue
@@ -36,6 +38,7 @@ from ragagent.lifeline import Lifeline, attend
 from ragagent.limits.ledger import Ledger
 from ragagent.providers import registry
 from ragagent.remote import address
+from ragagent.remote.bus import Bus
 from ragagent.remote.connection import Remote
 from ragagent.store import jobs, keys
 from ragagent.store.database import Database
@@ -50,6 +53,7 @@ def prepare(config: Config) -> None:
     if config.redis.url:
         address.parse(config.redis.url)
     registry.preload([config.embedder, *config.embedders.values()])
+    recipe()
 
 
 def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
@@ -96,7 +100,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
     local = LocalCache(config.cache.local_bytes, config.cache.policy)
     cache = TieredCache(local, remote, config.cache.enabled, on_event=_count_lookup)
     stack.push_async_callback(cache.aclose)
-    warming = Warming(local, config.data.warm, lambda: cache.epoch)
+    warming = Warming(local, config.data.warm, lambda: cache.epoch, tags=cache.tags)
     stack.push_async_callback(warming.aclose)
     embedders = registry.embedders(config)
     stack.push_async_callback(embedders.aclose)
@@ -105,7 +109,9 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
     ledger = Ledger(config.data.limits, remote, config.limits.on_redis_down, on_degraded=_count_degraded)
     limiter = Limiter(config.limits, ledger, on_refused=_count_limited)
     stack.push_async_callback(limiter.aclose)
-    doorbell = Doorbell(config.data.doorbell)
+    bus = Bus(remote) if remote is not None else None
+    eraser = await stack.enter_async_context(Eraser(database, cache, remote, bus))
+    doorbell = Doorbell(config.data.doorbell, eraser.wake)
     stack.callback(doorbell.close)
 
     catalog = Catalog(
@@ -140,6 +146,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
         answerer=Answerer(
             retriever, generator, cache, config.retrieval, life=Life.of(config.cache, config.cache.answer_seconds)
         ),
+        eraser=eraser,
         checks=checks,
         started_at=int(time.time()),
     )

@@ -13,6 +13,7 @@ from ragagent.engine.access import Access
 from ragagent.engine.answering.answer import Answerer
 from ragagent.engine.catalog import Catalog
 from ragagent.engine.conversations.conversations import Conversations
+from ragagent.engine.eraser import Eraser
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.limiting.limiter import Limiter
 from ragagent.engine.queue import Queue
@@ -33,6 +34,7 @@ class Services:
     retriever: Retriever
     answerer: Answerer
     conversations: Conversations
+    eraser: Eraser
     checks: Callable[[], Awaitable[Mapping[str, Any]]]  # name -> state; what /readyz reports
     started_at: int
 

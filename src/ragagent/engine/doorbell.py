@@ -9,21 +9,24 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 POLL_SECONDS = 0.5
 
 
 class Doorbell:
-    """A worker's end: `ring()` never waits and never fails."""
+    """A worker's end: `ring()` never waits and never fails. `on_ring`: what hears it in the worker itself."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_ring: Callable[[], None] = lambda: None) -> None:
+        self._on_ring = on_ring
         self._directory = _directory(path)
         self._address = _address(self._directory, path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
     def ring(self) -> None:
+        self._on_ring()
         # Nobody listens while the indexer is replaced, and a full queue means that it is about to wake anyway.
         with contextlib.suppress(OSError):
             self._socket.sendto(b"!", self._address)

@@ -14,11 +14,7 @@ import random
 from collections.abc import Callable
 from contextlib import aclosing
 
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.maint_notifications import MaintNotificationsConfig
 
 from ragagent.remote.connection import NoReply, Remote
 
@@ -38,17 +34,15 @@ log = logging.getLogger(__name__)
 
 
 class Bus:
-    """The channel `name` of the database that `remote` speaks to at `url`.
+    """The channel `name` of the database that `remote` speaks to.
 
     A word may come with a token: who joins asks `token` for the last one, and knows by it whether he has missed a word.
     """
 
-    def __init__(self, remote: Remote, url: str, name: str = "rag:purge") -> None:
+    def __init__(self, remote: Remote, name: str = "rag:purge") -> None:
         self._remote = remote
-        self._url = url
         self._last = f"{name}d"  # In the database; its name is none that a purge of the cache matches.
-        # Channels are the server's, not a database's.
-        self._channel = f"{name}:{_client(url).connection_pool.connection_kwargs.get('db', 0)}"
+        self._channel = f"{name}:{remote.database}"
         self._listener: asyncio.Task[None] | None = None
         self.is_joined = False
 
@@ -85,7 +79,7 @@ class Bus:
 
     async def _subscribed(self, on_word: Callable[[bytes], None], on_join: Callable[[], None]) -> None:
         """Hear until the connection is lost, which raises."""
-        async with _client(self._url) as client, aclosing(client.pubsub()) as channel:
+        async with aclosing(self._remote.dedicated()) as client, aclosing(client.pubsub()) as channel:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await channel.subscribe(self._channel)
                 await channel.get_message(timeout=CONNECT_SECONDS)  # the server's confirmation: from here on we hear
@@ -107,17 +101,3 @@ class Bus:
                 is_asked = True
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await channel.ping()
-
-
-def _client(url: str) -> Redis:
-    """Return a client with connections of its own, which fails at the first error instead of hiding it."""
-    return Redis.from_url(
-        url,
-        max_connections=2,
-        socket_connect_timeout=CONNECT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
-        client_name="ragagent-bus",
-        driver_info=None,
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-    )
