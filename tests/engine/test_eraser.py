@@ -20,7 +20,7 @@ from ragagent.engine.eraser import Eraser
 from ragagent.errors import Invalid
 from ragagent.remote.bus import Bus
 from ragagent.remote.connection import Remote
-from ragagent.store import documents
+from ragagent.store import documents, erasures
 from ragagent.store.database import Database
 from ragagent.types import Document, VectorStore
 from redis_server import RedisServer
@@ -298,3 +298,49 @@ async def test_who_was_cut_off_during_a_purge_of_another_host_drops_everything(
             assert here.holds(key)
             here.eraser._bus._url = redis.url  # type: ignore[union-attr]
             await until(lambda: not here.holds(key))
+
+
+class Late(Remote):
+    """Holds every reply to a GET back until it is told to deliver it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, timeout_seconds=1.0)
+        self.replied = asyncio.Event()
+        self.deliver = asyncio.Event()
+
+    async def get(self, key: str) -> Any:
+        reply = await super().get(key)
+        self.replied.set()
+        await self.deliver.wait()
+        return reply
+
+
+@pytest.mark.redis
+async def test_a_reply_that_raced_with_an_erasure_does_not_enter_l1(
+    database: Database, docs: Docs, redis: RedisServer
+) -> None:
+    old = docs.key()
+    async with working(database, redis.url, 1) as (worker,), Late(redis.url) as late:
+        await worker.keep(old)
+        local = ByteLRU(MIB)
+        cache = TieredCache(local, late)
+        looked = asyncio.create_task(cache.get(old))
+        await late.replied.wait()
+        docs.erase()
+        with database.read() as tx:
+            for erasure in erasures.after(tx, 0):
+                cache.erase(erasure)
+        late.deliver.set()
+        assert (await looked) is not None, "it was asked for before the delete: served this once"
+        assert old.rendered not in local
+        await cache.aclose()
+
+
+async def test_a_slow_answer_survives_the_purge_of_another_tenant_and_no_other(database: Database) -> None:
+    mine, theirs = (keys.retrieval(tenant, [("vs_1", 1, 1)], "m", "q", {}) for tenant in ("acme", "other"))
+    async with working(database, None, 1) as (worker,):
+        epoch = worker.cache.epoch
+        await worker.eraser.purge(keys.tenant_prefix("acme"))
+        for key in (mine, theirs):
+            await worker.cache.put(key, "computed since before", 60, epoch=epoch)
+        assert (worker.holds(mine), worker.holds(theirs)) == (False, True)
