@@ -100,7 +100,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
     local = LocalCache(config.cache.local_bytes, config.cache.policy)
     cache = TieredCache(local, remote, config.cache.enabled, on_event=_count_lookup)
     stack.push_async_callback(cache.aclose)
-    warming = Warming(local, config.data.warm, lambda: cache.epoch, tags=cache.tags)
+    warming = Warming(local, config.data.warm, lambda: cache.epoch, cache.tags)
     stack.push_async_callback(warming.aclose)
     embedders = registry.embedders(config)
     stack.push_async_callback(embedders.aclose)

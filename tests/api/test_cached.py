@@ -243,7 +243,7 @@ async def house(root: Path, redis_url: str, chance: random.Random) -> AsyncItera
         services, clients = [first.services], [first.http]
         for env in ({"REDIS_URL": redis_url}, {}, {"RAGAGENT_CACHE__ENABLED": "false"}):
             settings = config_file.load(environ={"RAGAGENT_DATA__DIR": str(root / "data"), **ENV, **env})
-            services.append(await worker._open(settings, len(services), stack))
+            services.append((await worker._open(settings, len(services), stack))[0])
             transport = httpx.ASGITransport(build(services[-1]))
             client = httpx.AsyncClient(transport=transport, base_url="http://test")
             clients.append(await stack.enter_async_context(client))

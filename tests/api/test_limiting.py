@@ -210,7 +210,7 @@ async def test_a_stream_costs_what_its_model_reports(limited: Limited) -> None:
 class Talking:
     """A generator that says so many words, and then fails or thinks for ever."""
 
-    model = "talking"
+    model = identity = "talking"
 
     def __init__(self, failure: Exception | None = None, words: int = 1000) -> None:
         self.failure = failure

@@ -6,7 +6,7 @@ import logging
 import pickle
 import random
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from ragagent.cache.tiered import TieredCache
 from ragagent.cache.tiers import MAX_WRITES
 from ragagent.errors import Invalid, Upstream
 from ragagent.remote.connection import NoReply, Remote
+from ragagent.types import Erasure
 from redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -451,28 +452,15 @@ async def test_no_text_of_a_value_is_ever_logged(
     assert "Paris" not in caplog.text
 
 
-class Filed:
-    """Tags that note what they are told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, Sequence[str]]] = []
-
-    def file(self, key: str, tags: Sequence[str], ttl: float) -> None:
-        assert ttl > 0
-        self.told.append((key, tags))
-
-
 @pytest.mark.redis
-async def test_whatever_enters_the_first_tier_is_filed_under_its_tags(
-    redis: RedisServer, workers: list[TieredCache], compute: Compute
-) -> None:
-    filed, name = Filed(), KEY.rendered
+async def test_whatever_enters_the_first_tier_is_filed_under_its_tags(redis: RedisServer, compute: Compute) -> None:
+    key = keys.retrieval("acme", [("vs_1", 1, 1)], "m", "q", {})
     async with Remote(redis.url, timeout_seconds=0.3) as remote:
-        cache = TieredCache(LocalCache(MIB), remote, tags=filed)
-        await cache.fetch(KEY, compute, Life(60), tags=lambda value: [f"file-{value}"])
-        await cache.put(OTHER, "theirs", Life(60), tags=["file-2"])
-        await cache.put(keys.embedding("m", "x"), b"", Life(60))
-        await cache.aclose()
-        other = TieredCache(LocalCache(MIB), remote, tags=filed)
-        await other.fetch(KEY, compute, Life(60), tags=lambda value: [f"file-{value}"])
-        assert filed.told == [(name, ["file-value"]), (OTHER.rendered, ["file-2"]), (name, ["file-value"])]
+        first, other = (TieredCache(LocalCache(MIB), remote) for _ in range(2))
+        await first.fetch(key, compute, Life(60))
+        await first.put(keys.embedding("m", "x"), b"", Life(60))
+        await first.aclose()
+        assert (await other.fetch(key, compute, Life(60))).tier == "l2"
+        for cache in (first, other):
+            assert cache.tags.by_key() == {key.rendered: [*key.tags]}
+            assert cache.erase(Erasure(1, "acme", "vs_1", removed=2, replaced=0)) == [key.rendered]

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragagent.cache import warm
-from ragagent.cache.warm import Tag, Warm
+from ragagent.cache.tags import Tag
+from ragagent.cache.warm import Warm
 
 ASCII = st.text(st.characters(codec="ascii"), max_size=130)
 TAGS = st.lists(st.builds(Tag, ASCII, st.integers(0, 2**62), st.integers(0, 2**62)), max_size=3).map(tuple)

@@ -5,37 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ragagent.cache import envelope, warm, warming
+from ragagent.cache import envelope, warm
+from ragagent.cache import warming as module
 from ragagent.cache.life import Life
 from ragagent.cache.local import LocalCache
-from ragagent.cache.warm import Tag, Warm
+from ragagent.cache.tags import Tag, Tags
+from ragagent.cache.warm import Warm
 from ragagent.cache.warming import LIFE_SECONDS, Warming
+from ragagent.types import Erasure
 
 pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
 
 
-class Filing:
-    """Tags in a dict."""
-
-    def __init__(self, filed: dict[str, tuple[Tag, ...]] | None = None) -> None:
-        self.filed = filed or {}
-        self.erased: set[str] = set()
-
-    def by_key(self) -> Mapping[str, Sequence[Tag]]:
-        return self.filed
-
-    def file(self, name: str, tags: Sequence[Tag]) -> None:
-        self.filed[name] = tuple(tags)
-
-    def is_erased(self, tags: Sequence[Tag]) -> bool:
-        return not self.erased.isdisjoint(tag.store_id for tag in tags)
+def warming(local: LocalCache, directory: Path, epoch: Callable[[], int] = lambda: 0) -> Warming:
+    return Warming(local, directory, epoch, Tags(local.__contains__))
 
 
 def plain(key: str, value: object, ttl: float = 60, now: float | None = None) -> bytes:
@@ -61,8 +51,8 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def test_a_new_process_has_what_the_old_one_had(tmp_path: Path) -> None:
     old, new = filled(100), LocalCache(MIB)
-    arriving = Warming(new, tmp_path / "warm", lambda: 0)
-    await Warming(old, tmp_path / "warm", lambda: 0).leave()
+    arriving = warming(new, tmp_path / "warm")
+    await warming(old, tmp_path / "warm").leave()
     await arriving.look()
     assert dict(new.hottest()) == dict(old.hottest())
     assert [key for key, _ in new.hottest()] == [key for key, _ in old.hottest()]
@@ -74,15 +64,15 @@ async def test_a_new_process_has_what_the_old_one_had(tmp_path: Path) -> None:
 async def test_the_task_takes_what_comes_later_and_from_several(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warming, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
     new = LocalCache(MIB)
-    arriving = Warming(new, tmp_path / "warm", lambda: 0)
+    arriving = warming(new, tmp_path / "warm")
     arriving.start()
     await asyncio.sleep(0.03)
-    await Warming(filled(10), tmp_path / "warm", lambda: 0).leave()
+    await warming(filled(10), tmp_path / "warm").leave()
     other = LocalCache(MIB)
     other.put("other", plain("other", "value"), 60)
-    await Warming(other, tmp_path / "warm", lambda: 0).leave()
+    await warming(other, tmp_path / "warm").leave()
     await until(lambda: len(new) == 11)
     await arriving.aclose()
 
@@ -90,9 +80,9 @@ async def test_the_task_takes_what_comes_later_and_from_several(
 async def test_what_is_here_already_stays_and_nothing_goes_for_it(tmp_path: Path) -> None:
     new = LocalCache(20_000)
     mine = plain("k1", "mine")
-    arriving = Warming(new, tmp_path, lambda: 0)
+    arriving = warming(new, tmp_path)
     new.put("k1", mine, 60)
-    await Warming(filled(100), tmp_path, lambda: 0).leave()
+    await warming(filled(100), tmp_path).leave()
     await arriving.look()
     assert new.peek("k1") == mine
     assert 20 < len(new) < 60
@@ -109,7 +99,7 @@ async def test_only_values_come_in(tmp_path: Path) -> None:
         Warm("foreign", (), b"anything"),
     ]
     new = LocalCache(MIB)
-    arriving = Warming(new, tmp_path, lambda: 0)
+    arriving = warming(new, tmp_path)
     warm.write(tmp_path, entries)
     (tmp_path / "garbage.warm").write_bytes(b"RGW\x01 garbage")
     await arriving.look()
@@ -118,21 +108,23 @@ async def test_only_values_come_in(tmp_path: Path) -> None:
 
 async def test_what_was_erased_stays_erased_and_the_rest_can_still_be(tmp_path: Path) -> None:
     one, two = Tag("vs_1", 5, 4), Tag("vs_2", 9, 9)
-    left, found = Filing({"k0": (one,), "k1": (one, two), "k2": (two,)}), Filing()
-    new = LocalCache(MIB)
-    arriving = Warming(new, tmp_path, lambda: 0, tags=found)
-    await Warming(filled(4), tmp_path, lambda: 0, tags=left).leave()
-    found.erased.add("vs_1")
+    old, new = filled(4), LocalCache(MIB)
+    left, found = Tags(old.__contains__), Tags(new.__contains__)
+    for key, tags in {"k0": (one,), "k1": (one, two), "k2": (two,)}.items():
+        left.file(key, tags)
+    arriving = Warming(new, tmp_path, lambda: 0, found)
+    await Warming(old, tmp_path, lambda: 0, left).leave()
+    found.erase(Erasure(1, "acme", "vs_1", removed=6, replaced=0))
     await arriving.look()
     assert sorted(key for key, _ in new.hottest()) == ["k2", "k3"]
-    assert found.filed == {"k2": (two,), "k3": ()}
+    assert found.erase(Erasure(2, "acme", "vs_2", removed=10, replaced=0)) == ["k2"]
 
 
 async def test_a_purge_ends_the_arriving(tmp_path: Path) -> None:
     epochs = [0]
     new = LocalCache(MIB)
-    arriving = Warming(new, tmp_path, lambda: epochs[-1])
-    await Warming(filled(100), tmp_path, lambda: 0).leave()
+    arriving = warming(new, tmp_path, lambda: epochs[-1])
+    await warming(filled(100), tmp_path).leave()
     look = asyncio.create_task(arriving.look())
     await until(lambda: len(new) > 0)
     epochs.append(1)
@@ -146,19 +138,19 @@ async def test_what_was_left_before_the_process_began_is_not_for_it(tmp_path: Pa
     path = warm.write(tmp_path, [Warm("key", (), plain("key", 1))])
     os.utime(path, (time.time() - 1, time.time() - 1))
     new = LocalCache(MIB)
-    await Warming(new, tmp_path, lambda: 0).look()
+    await warming(new, tmp_path).look()
     assert len(new) == 0
     assert path.exists()
     os.utime(path, (time.time() - LIFE_SECONDS - 1,) * 2)
-    await Warming(new, tmp_path, lambda: 0).look()
+    await warming(new, tmp_path).look()
     assert not path.exists()
 
 
 async def test_after_the_watch_it_goes_on_cleaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warming, "WATCH_SECONDS", 0)
-    monkeypatch.setattr(warming, "STAY_SECONDS", 0.01)
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0)
+    monkeypatch.setattr(module, "STAY_SECONDS", 0.01)
     new = LocalCache(MIB)
-    arriving = Warming(new, tmp_path, lambda: 0)
+    arriving = warming(new, tmp_path)
     arriving.start()
     await asyncio.sleep(0.03)
     path = warm.write(tmp_path, [Warm("key", (), plain("key", 1))])
@@ -171,16 +163,16 @@ async def test_after_the_watch_it_goes_on_cleaning(tmp_path: Path, monkeypatch: 
 async def test_who_finds_no_file_wishes_for_one_and_a_worker_that_stays_grants_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warming, "STAY_SECONDS", 0.01)
-    monkeypatch.setattr(warming, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(warming, "WATCH_SECONDS", 0)
-    staying = Warming(filled(10), tmp_path / "warm", lambda: 0)
+    monkeypatch.setattr(module, "STAY_SECONDS", 0.01)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0)
+    staying = warming(filled(10), tmp_path / "warm")
     staying.start()
     await asyncio.sleep(0.03)
-    monkeypatch.setattr(warming, "WATCH_SECONDS", 60)
-    monkeypatch.setattr(warming, "WISH_SECONDS", 0)
+    monkeypatch.setattr(module, "WATCH_SECONDS", 60)
+    monkeypatch.setattr(module, "WISH_SECONDS", 0)
     crowd = [LocalCache(MIB), LocalCache(MIB)]
-    arriving = [Warming(new, tmp_path / "warm", lambda: 0) for new in crowd]
+    arriving = [warming(new, tmp_path / "warm") for new in crowd]
     for one in arriving:
         one.start()
     await until(lambda: all(len(new) == 10 for new in crowd))
@@ -195,7 +187,7 @@ async def test_the_hottest_are_left_and_no_more_than_fits(tmp_path: Path, monkey
     old = filled(100)
     for number in range(0, 100, 10):
         old.peek(f"k{number}")
-    await Warming(old, tmp_path, lambda: 0).leave()
+    await warming(old, tmp_path).leave()
     (path,) = warm.fresh(tmp_path, 0)
     left = [entry.key for entry in warm.read(path)]
     assert left[:10] == [f"k{number}" for number in range(90, -10, -10)]
@@ -205,7 +197,7 @@ async def test_the_hottest_are_left_and_no_more_than_fits(tmp_path: Path, monkey
 
 async def test_leaving_never_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    await Warming(filled(1), tmp_path / "file" / "warm", lambda: 0).leave()
+    await warming(filled(1), tmp_path / "file" / "warm").leave()
     assert "begins with an empty cache" in caplog.text
-    await Warming(LocalCache(MIB), tmp_path / "warm", lambda: 0).leave()
+    await warming(LocalCache(MIB), tmp_path / "warm").leave()
     assert not (tmp_path / "warm").exists()

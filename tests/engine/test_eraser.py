@@ -13,7 +13,8 @@ import pytest
 
 from ragagent.cache import keys
 from ragagent.cache.keys import Key
-from ragagent.cache.local import ByteLRU
+from ragagent.cache.life import Life
+from ragagent.cache.local import LocalCache
 from ragagent.cache.tiered import TieredCache
 from ragagent.engine import eraser as module
 from ragagent.engine.eraser import Eraser
@@ -38,16 +39,16 @@ class Worker:
     def __init__(self, database: Database, url: str | None) -> None:
         self.database = database
         self.remote = Remote(url, timeout_seconds=0.3) if url else None
-        self.local = ByteLRU(MIB)
+        self.local = LocalCache(MIB)
         self.cache = TieredCache(self.local, self.remote)
-        bus = Bus(self.remote, url) if self.remote and url else None
+        bus = Bus(self.remote) if self.remote and url else None
         self.eraser = Eraser(database, self.cache, self.remote, bus)
 
     def holds(self, key: Key) -> bool:
         return key.rendered in self.local
 
     async def keep(self, key: Key) -> None:
-        await self.cache.put(key, SECRET, 60)
+        await self.cache.put(key, SECRET, Life(60))
         await self.cache.drain()
 
 
@@ -143,7 +144,7 @@ async def test_what_was_erased_before_a_worker_began_is_not_taken_in(database: D
     old = docs.key()
     docs.erase()
     async with working(database, None, 1) as (worker,):
-        assert worker.cache.is_erased(old.tags)
+        assert worker.cache.tags.is_erased(old.tags)
         await worker.keep(old)
         assert not worker.holds(old)
 
@@ -269,7 +270,7 @@ async def test_two_hundred_purges_reach_all_workers(
         each = [keys.retrieval(f"tenant {number}", [("vs_1", 1, 1)], "m", "q", {}) for number in range(200)]
         for key in each:
             for worker in workers:
-                await worker.cache.put(key, "value", 60)
+                await worker.cache.put(key, "value", Life(60))
         for worker in workers:
             await worker.cache.drain()
         for number, key in enumerate(each):
@@ -322,7 +323,7 @@ async def test_a_reply_that_raced_with_an_erasure_does_not_enter_l1(
     old = docs.key()
     async with working(database, redis.url, 1) as (worker,), Late(redis.url) as late:
         await worker.keep(old)
-        local = ByteLRU(MIB)
+        local = LocalCache(MIB)
         cache = TieredCache(local, late)
         looked = asyncio.create_task(cache.get(old))
         await late.replied.wait()
@@ -342,5 +343,5 @@ async def test_a_slow_answer_survives_the_purge_of_another_tenant_and_no_other(d
         epoch = worker.cache.epoch
         await worker.eraser.purge(keys.tenant_prefix("acme"))
         for key in (mine, theirs):
-            await worker.cache.put(key, "computed since before", 60, epoch=epoch)
+            await worker.cache.put(key, "computed since before", Life(60), epoch=epoch)
         assert (worker.holds(mine), worker.holds(theirs)) == (False, True)

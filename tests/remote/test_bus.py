@@ -38,7 +38,7 @@ async def hearing(*urls: str) -> AsyncIterator[list[Hearer]]:
         hearers = []
         for url in urls:
             remote = await stack.enter_async_context(Remote(url, timeout_seconds=1.0))
-            hearers.append(Hearer(Bus(remote, url)))
+            hearers.append(Hearer(Bus(remote)))
             stack.push_async_callback(hearers[-1].bus.aclose)
             hearers[-1].start()
         await until(lambda: all(hearer.joins for hearer in hearers))
@@ -132,7 +132,7 @@ async def test_silence_is_no_loss(redis: RedisServer) -> None:
 
 async def test_without_a_server_nothing_happens() -> None:
     async with Remote("redis://127.0.0.1:1/0") as remote:
-        hearer = Hearer(Bus(remote, "redis://127.0.0.1:1/0"))
+        hearer = Hearer(Bus(remote))
         hearer.start()
         assert not await hearer.bus.tell("nobody hears")
         assert isinstance(await hearer.bus.token(), NoReply)

@@ -54,7 +54,8 @@ class Place:
         """Return the keys of Redis whose values, unpacked, speak of it."""
         with contextlib.closing(self.redis.admin()) as admin:
             names = [name for name in admin.scan_iter(f"{keys.PREFIX}*", count=1000) if admin.type(name) == b"string"]
-            plain = {name: envelope.expanded(admin.get(name) or b"") for name in names}
+            blobs = {name: admin.get(name) or b"" for name in names}
+        plain = {name: envelope.expanded(blob) for name, blob in blobs.items() if isinstance(blob, bytes)}
         return [name for name, blob in plain.items() if isinstance(blob, bytes) and secret.encode() in blob]
 
 

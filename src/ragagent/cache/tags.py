@@ -51,6 +51,14 @@ class Tags:
         if self._count > self._sweep_at:
             self._sweep()
 
+    def by_key(self) -> dict[str, list[Tag]]:
+        """Return the tags of all keys that have some."""
+        found: dict[str, list[Tag]] = {}
+        for of_store in self._filed.values():
+            for name, tag in of_store.items():
+                found.setdefault(name, []).append(tag)
+        return found
+
     def is_erased(self, tags: Iterable[Tag]) -> bool:
         """Return whether a value with these tags may be kept no more."""
         return any(_is_doomed(tag, self._erased.get(tag.store_id, (0, 0))) for tag in tags)

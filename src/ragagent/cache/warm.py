@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgpack
 
+from ragagent.cache.tags import Tag
+
 T = TypeVar("T")
 
 MAX_BYTES = 16 * 1024 * 1024  # of keys, tags and values
@@ -29,14 +31,6 @@ ENTRY_BYTES = 32  # more than msgpack puts around the parts of an entry
 _MAGIC = b"RGW\x01"
 _BODY_AT = len(_MAGIC) + 16
 _MAX_FILE_BYTES = MAX_BYTES + _BODY_AT + ENTRY_BYTES
-
-
-class Tag(NamedTuple):
-    """One store that a value was read from: the store's id, its last write, and the write up to which it was shown."""
-
-    store_id: str
-    written: int
-    shown: int
 
 
 class Warm(NamedTuple):

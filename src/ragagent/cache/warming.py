@@ -19,12 +19,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from ragagent.cache import envelope, warm
 from ragagent.cache.envelope import Refused
 from ragagent.cache.local import LocalCache
-from ragagent.cache.warm import Tag, Warm
+from ragagent.cache.tags import Tag, Tags
+from ragagent.cache.warm import Warm
 
 WATCH_SECONDS = 60.0
 LOOK_SECONDS = 0.2
@@ -37,22 +37,6 @@ SLICE = 16  # entries taken in between two turns of the loop: about 0.1 ms
 log = logging.getLogger(__name__)
 
 
-class Tags(Protocol):
-    """What entries are filed under, and what has been erased."""
-
-    def by_key(self) -> Mapping[str, Sequence[Tag]]:
-        """Return the tags of all keys that have some."""
-        ...
-
-    def file(self, name: str, tags: Sequence[Tag]) -> None:
-        """Remember what the key `name` was read from."""
-        ...
-
-    def is_erased(self, tags: Sequence[Tag]) -> bool:
-        """Return whether a value with these tags may be kept no more."""
-        ...
-
-
 class Warming:
     """`epoch()` moves with every purge of the cache that `local` is a part of."""
 
@@ -61,8 +45,8 @@ class Warming:
         local: LocalCache,
         directory: Path,
         epoch: Callable[[], int],
+        tags: Tags,
         *,
-        tags: Tags | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._local = local
@@ -127,7 +111,7 @@ class Warming:
         held = self._hottest()
         if not held:
             return
-        tags = self._tags.by_key() if self._tags is not None else {}
+        tags = self._tags.by_key()
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
                 await asyncio.to_thread(lambda: warm.write(self._directory, _fitting(held, tags)))
@@ -145,14 +129,13 @@ class Warming:
             log.info("Began with %d of the %d hottest values of another worker.", taken, len(entries))
 
     def _adopt(self, entry: Warm) -> bool:
-        if self._tags is not None and self._tags.is_erased(entry.tags):
+        if self._tags.is_erased(entry.tags):
             return False
         now = self._clock()
         found = envelope.decode(entry.key, entry.plain, now)
         if isinstance(found, Refused) or not self._local.adopt(entry.key, found.plain, found.gone_at - now):
             return False
-        if self._tags is not None:
-            self._tags.file(entry.key, entry.tags)  # What is erased from now on finds it.
+        self._tags.file(entry.key, entry.tags)  # What is erased from now on finds it.
         return True
 
     def _hottest(self) -> list[tuple[str, bytes]]:

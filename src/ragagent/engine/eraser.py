@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from ragagent.cache import keys
-from ragagent.cache.tiered import Purged, TieredCache
+from ragagent.cache.fetched import Purged
+from ragagent.cache.tiered import TieredCache
 from ragagent.remote.bus import Bus
 from ragagent.remote.connection import NoReply, Remote
 from ragagent.store import erasures

@@ -164,7 +164,7 @@ def answer(text: str, **more: Any) -> Answer:
 
 async def test_what_is_told_is_plain_and_begins_with_the_generations() -> None:
     told: list[Any] = []
-    whole = await recorded.record(pieces("a", "", "b", answer("ab")), (), {"vs_1": 3}, told.append)
+    whole = await recorded.record(pieces("a", "", "b", answer("ab")), {"vs_1": 3}, told.append)
     assert told == [{"vs_1": 3}, "a", "b"]
     assert not isinstance(whole, Nothing)
     assert recorded.unpack(whole) == answer("ab")
@@ -172,10 +172,10 @@ async def test_what_is_told_is_plain_and_begins_with_the_generations() -> None:
 
 async def test_that_there_is_no_evidence_is_remembered_as_nothing() -> None:
     refusal = Answer("No.", (), "none", "m")
-    whole = await recorded.record(pieces("No.", refusal), (), {}, lambda piece: None)
+    whole = await recorded.record(pieces("No.", refusal), {}, lambda piece: None)
     assert isinstance(whole, Nothing)
 
 
 async def test_a_model_that_never_ends_is_broken_off() -> None:
     with pytest.raises(Upstream, match="more than 1000000 characters"):
-        await recorded.record(pieces(*["x" * 300_000] * 4, answer("")), (), {}, lambda piece: None)
+        await recorded.record(pieces(*["x" * 300_000] * 4, answer("")), {}, lambda piece: None)
