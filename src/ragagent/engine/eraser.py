@@ -29,6 +29,7 @@ from ragagent.store.erasures import Progress, Purge
 from ragagent.types import Erasure
 
 POLL_SECONDS = 0.5
+LEAVE_SECONDS = 1.0
 CURSOR_SECONDS = 40 * 24 * 3600.0  # longer than a value lives
 UNLINKED = 500  # keys at once
 
@@ -65,6 +66,7 @@ class Eraser:
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_troubled = False
+        self._is_leaving = False
 
     async def __aenter__(self) -> Self:
         """Learn all that was ever erased, so that nothing older is taken in, and follow from there."""
@@ -83,8 +85,12 @@ class Eraser:
         if self._bus is not None:
             await self._bus.aclose()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            # Told, not cancelled: a step under way had better end, and a cancellation can be lost inside redis-py.
+            self._is_leaving = True
+            self.wake()
+            _, late = await asyncio.wait([self._task], timeout=LEAVE_SECONDS)
+            for task in late:
+                task.cancel()
 
     def wake(self) -> None:
         self._woken.set()
@@ -116,7 +122,7 @@ class Eraser:
             await self._erase_remote(self._remote, news.progress.erased)
 
     async def _follow(self) -> None:
-        while True:
+        while not self._is_leaving:
             try:
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._woken.wait()

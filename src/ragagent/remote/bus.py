@@ -45,12 +45,14 @@ class Bus:
         self._channel = f"{name}:{remote.database}"
         self._listener: asyncio.Task[None] | None = None
         self.is_joined = False
+        self._is_closed = False
 
     def start(self, on_word: Callable[[bytes], None], on_join: Callable[[], None]) -> None:
         """Hear words from now on. Both are called in the event loop, and must be quick."""
         self._listener = asyncio.create_task(self._listen(on_word, on_join), name="bus")
 
     async def aclose(self, timeout_seconds: float = 1.0) -> None:
+        self._is_closed = True  # As well: a cancellation can be lost inside redis-py.
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener], timeout=timeout_seconds)
@@ -66,7 +68,7 @@ class Bus:
 
     async def _listen(self, on_word: Callable[[bytes], None], on_join: Callable[[], None]) -> None:
         pause, longest = PAUSE_SECONDS
-        while True:
+        while not self._is_closed:
             try:
                 await self._subscribed(on_word, on_join)
             except Exception as exc:  # Of redis-py's as well: the bus is never worth a worker.
