@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from ragagent.cache import filing, keys
+from ragagent.cache import envelope, filing, keys
 from ragagent.cache.keys import Key
 from ragagent.remote.connection import Remote
+from ragagent.remote.lease import Lease, Leases
 from ragagent.types import Erasure
 from redis_server import RedisServer
 
@@ -65,6 +67,24 @@ async def test_what_is_late_is_refused_and_what_is_newer_is_not(remote: Remote, 
     assert 0 < admin.ttl(filing._places("acme", "vs_a")[1]) <= filing.MARK_SECONDS
 
 
+async def test_who_has_lost_the_lease_stores_nothing_and_who_has_it_uses_it_up(remote: Remote, admin: Any) -> None:
+    leases = Leases(remote, envelope.STAMP)
+    for each in (key(("vs_a", 3, 3)), keys.embedding("m", "q")):
+        lease = await leases.acquire(each.rendered)
+        assert isinstance(lease, Lease)
+        assert await filing.commit(lease, each, b"mine", 60) is True
+        assert await filing.commit(lease, each, b"again", 60) is False
+        assert values(admin) == {each.rendered}
+        assert admin.get(each.rendered) == b"mine"
+        admin.flushall()
+    late = key(("vs_a", 3, 3))
+    lease = await leases.acquire(late.rendered)
+    assert isinstance(lease, Lease)
+    await filing.erase(remote, erasure("vs_a", removed=4))
+    assert await filing.commit(lease, late, b"late", 60) is True
+    assert values(admin) == set(), "who waits for it must not wait in vain"
+
+
 async def test_thousands_of_values_go_in_batches(remote: Remote, admin: Any) -> None:
     for number in range(2 * filing.BATCH + 7):
         await filing.keep(remote, key(("vs_a", 1, 1), question=str(number)), b"value", 60)
@@ -77,6 +97,7 @@ async def test_a_set_forgets_what_expired_and_outlives_its_last_value(remote: Re
     place = filing._places("acme", "vs_a")[0]
     await filing.keep(remote, key(("vs_a", 1, 1), question="long"), b"value", 3600)
     await filing.keep(remote, key(("vs_a", 1, 1), question="short"), b"value", 0.001)
+    await asyncio.sleep(0.01)
     assert 3600 < admin.ttl(place) <= 3600 + filing.SPARE_SECONDS, "a shorter life does not shorten the set's"
     await filing.keep(remote, key(("vs_a", 1, 1), question="third"), b"value", 60)
     assert admin.zcard(place) == 2

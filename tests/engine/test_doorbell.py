@@ -111,3 +111,10 @@ async def test_a_stray_message_is_only_a_ring(path: Path, opened: ExitStack) -> 
         stranger.sendto(b"x" * 10_000, str(path))
     with anyio.fail_after(10):
         await door.wait()
+
+
+def test_the_worker_hears_its_own_bell_whether_or_not_there_is_an_indexer(path: Path, opened: ExitStack) -> None:
+    heard: list[str] = []
+    bell = opened.enter_context(closing(Doorbell(path, lambda: heard.append("ring"))))
+    bell.ring()
+    assert heard == ["ring"]
