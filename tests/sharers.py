@@ -57,7 +57,7 @@ class Sharer:
         threading.Thread(target=self._read, daemon=True).start()
 
     def ask(self, text: str, **order: Any) -> None:
-        """Have it ask for the value of `text`: `callers` at once, `seconds` of work, `pieces`, `fails`."""
+        """Have it ask for the value of `text`: `callers`, `seconds` of work, `pieces`, `fails`, `leaves_after`."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"text": text, **order}) + "\n")
         self._process.stdin.flush()
@@ -160,6 +160,9 @@ async def one(cache: TieredCache, order: dict[str, Any]) -> Any:
     async def compute() -> Any:
         return await work(lambda piece: None)
 
+    if leaves := order.pop("leaves_after", None):
+        async with asyncio.timeout(leaves):
+            return await one(cache, order)
     if "pieces" not in order:
         return (await cache.fetch(key(order["text"]), compute, LIFE, shared=True)).value
     found = await cache.stream(key(order["text"]), work, LIFE)

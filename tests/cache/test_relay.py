@@ -14,8 +14,12 @@ import pytest
 
 from ragagent.cache import envelope
 from ragagent.cache.envelope import Entry
-from ragagent.cache.flight import Tell
-from ragagent.cache.relay import Computed, Relay
+from ragagent.cache.fetched import Streaming
+from ragagent.cache.flight import Tell, Teller
+from ragagent.cache.life import Life
+from ragagent.cache.local import ByteLRU
+from ragagent.cache.relay import Computed, Received, Relay
+from ragagent.cache.tiered import TieredCache
 from ragagent.errors import Unavailable
 from ragagent.remote.connection import Remote
 from ragagent.remote.lease import Lease, Leases
@@ -85,6 +89,17 @@ def test_all_hear_the_same_pieces(redis: RedisServer, four: list[Sharer]) -> Non
             assert pieces == heard[: len(pieces)]
             assert len(pieces) > 3, "followers hear them while they are made"
         assert each.computations() == 0
+
+
+def test_a_leader_whose_own_callers_have_gone_talks_on_for_the_others(redis: RedisServer, four: list[Sharer]) -> None:
+    four[0].ask("gone", pieces=30, leaves_after=0.7)
+    four[0].expect("computing")
+    four[1].ask("gone", pieces=30)
+    assert four[0].answered() == ["TimeoutError"]
+    ((heard, value),) = four[1].answered()
+    assert len(heard) > 20
+    assert "by" in value
+    assert four[1].computations() == 0
 
 
 def test_a_failure_in_the_middle_is_everyones(redis: RedisServer, four: list[Sharer]) -> None:
@@ -176,7 +191,7 @@ async def test_for_one_who_is_silent_nobody_waits_for_ever(remote: Remote) -> No
     relay = Relay(Leases(remote, envelope.STAMP), patience_seconds=0.2)
     lease = await held(remote, key("silent").rendered)
     began = time.monotonic()
-    outcome = await relay.run(key("silent").rendered, ours, lambda piece: None)
+    outcome = await relay.run(key("silent").rendered, ours, Teller(lambda piece: None))
     assert outcome == Computed("ours", None)
     assert 0.2 <= time.monotonic() - began < 3
     assert await lease.commit(b"theirs", 60) is True, "whose lease is not touched"
@@ -188,7 +203,7 @@ async def test_who_has_said_something_and_then_is_silent_is_an_error(remote: Rem
     await lease.beat(0, [msgpack.packb([0, "It was"])])
     heard: list[Any] = []
     with pytest.raises(Unavailable, match="broke off"):
-        await relay.run(key("silent").rendered, ours, heard.append, wants_pieces=True)
+        await relay.run(key("silent").rendered, ours, Teller(heard.append), wants_pieces=True)
     assert heard == ["It was"]
 
 
@@ -198,7 +213,7 @@ async def test_nonsense_among_the_pieces_is_a_broken_answer(remote: Remote, nons
     lease = await held(remote, key("nonsense").rendered)
     await lease.beat(0, [nonsense])
     with pytest.raises(Unavailable, match="broke off"):
-        await relay.run(key("nonsense").rendered, ours, lambda piece: None)
+        await relay.run(key("nonsense").rendered, ours, Teller(lambda piece: None))
 
 
 async def test_a_leader_that_is_cancelled_leaves_it_to_the_next_at_once(remote: Remote) -> None:
@@ -211,9 +226,9 @@ async def test_a_leader_that_is_cancelled_leaves_it_to_the_next_at_once(remote: 
         return "never"
 
     name = key("cancelled").rendered
-    first = asyncio.create_task(relay.run(name, endless, lambda piece: None))
+    first = asyncio.create_task(relay.run(name, endless, Teller(lambda piece: None)))
     await began.wait()
-    second = asyncio.create_task(relay.run(name, ours, lambda piece: None))
+    second = asyncio.create_task(relay.run(name, ours, Teller(lambda piece: None)))
     await asyncio.sleep(0.05)
     first.cancel()
     async with asyncio.timeout(5):
@@ -221,3 +236,27 @@ async def test_a_leader_that_is_cancelled_leaves_it_to_the_next_at_once(remote: 
     assert isinstance(outcome, Computed)
     assert outcome.value == "ours"
     assert outcome.lease is not None
+
+
+async def test_a_commit_without_a_reply_is_tried_again(redis: RedisServer, remote: Remote) -> None:
+    """Redis stops while the value is being computed, and goes on a moment later: the others still get it."""
+    relay = Relay(Leases(remote, envelope.STAMP))
+    async with Remote(redis.url, timeout_seconds=0.1) as hasty:
+        cache = TieredCache(ByteLRU(1024 * 1024), hasty)
+
+        async def talk(tell: Tell) -> str:
+            tell("It was")
+            await asyncio.sleep(0.5)
+            redis.pause()
+            asyncio.get_running_loop().call_later(0.2, redis.resume)
+            return "all of it"
+
+        heard: list[Any] = []
+        found = await cache.stream(key("again"), talk, Life(60))
+        assert isinstance(found, Streaming)
+        whole = asyncio.create_task(found.value())
+        outcome = await relay.run(key("again").rendered, ours, Teller(heard.append), wants_pieces=True)
+        assert isinstance(outcome, Received)
+        assert heard == ["It was"]
+        assert await whole == "all of it"
+        await cache.aclose()

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ragagent.cache import envelope
 from ragagent.cache.envelope import Entry
 from ragagent.cache.fetched import Fetched, Wanted, bare
-from ragagent.cache.flight import Tell
+from ragagent.cache.flight import Tell, Teller
 from ragagent.cache.life import Nothing
 from ragagent.cache.pauses import Pauses
 from ragagent.cache.relay import BROKEN_OFF, Computed, Received, Relay
@@ -40,7 +40,7 @@ class Computing:
         return self._pauses.lasts(wanted.key.rendered)
 
     async def anew(
-        self, wanted: Wanted[T], old: Entry | None, tell: Tell, *, is_alone: bool = False, is_refresh: bool = False
+        self, wanted: Wanted[T], old: Entry | None, tell: Teller, *, is_alone: bool = False, is_refresh: bool = False
     ) -> Fetched[T]:
         """Return the value, newer than `old`, which stands in where nothing newer can be had.
 
@@ -49,20 +49,19 @@ class Computing:
         spare = old if old is not None and self._clock() < old.error_until else None
         if spare is not None and self.is_paused(wanted):
             return self._stand_in(wanted, spare)
-        told = _Told(tell)
         try:
-            return await self._computed(wanted, old, told, is_alone)
+            return await self._computed(wanted, old, tell, is_alone)
         except Exception as exc:
             if spare is not None or is_refresh:
                 self._pauses.begin(wanted.key.rendered)
                 # Only its class: its message may quote what was asked.
                 log.warning("A cached %s could not be computed anew (%s).", wanted.key.kind, type(exc).__name__)
             # What has been told of a new value cannot be taken back for the sake of the old one.
-            if spare is None or told.anything or not isinstance(exc, (Unavailable, TimeoutError)):
+            if spare is None or tell.told or not isinstance(exc, (Unavailable, TimeoutError)):
                 raise
             return self._stand_in(wanted, spare)
 
-    async def _computed(self, wanted: Wanted[T], old: Entry | None, tell: _Told, is_alone: bool) -> Fetched[T]:
+    async def _computed(self, wanted: Wanted[T], old: Entry | None, tell: Teller, is_alone: bool) -> Fetched[T]:
         epoch = self._tiers.epoch
         seconds = 0.0
 
@@ -86,7 +85,7 @@ class Computing:
             if entry is not None:
                 self._tiers.note("none", wanted.key, "received")
                 return Fetched(entry.value, "miss")
-            if tell.anything:
+            if tell.told:
                 raise Unavailable(BROKEN_OFF)
             outcome = Computed(await work(tell), None)
         self._tiers.store(wanted.key, outcome.value, wanted.life, epoch, delta=seconds, lease=outcome.lease)
@@ -96,15 +95,3 @@ class Computing:
     def _stand_in(self, wanted: Wanted[Any], old: Entry) -> Fetched[Any]:
         self._tiers.note("none", wanted.key, "stale")
         return Fetched(old.value, "stale")
-
-
-class _Told:
-    """Passes pieces on, and knows whether there were any."""
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self.anything = False
-
-    def __call__(self, piece: Any) -> None:
-        self.anything = True
-        self._tell(piece)

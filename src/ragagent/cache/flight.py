@@ -1,7 +1,8 @@
 """One computation for everyone who asks the same question at the same moment, in this process.
 
 Callers of one name share a task. It outlives any single caller (a client that hangs up must not fail the others), but
-not all of them: when the last one is gone, and nobody has come within a short grace, it is cancelled.
+not all of them: when the last one is gone, here and in the processes that follow it (relay.py), and nobody has come
+within a short grace, it is cancelled.
 
 A computation may tell pieces before it has its result. They are recorded, so that whoever comes later hears all of
 them from the first on, and at last live. It never waits for its hearers: what it tells is bounded, as an answer is.
@@ -19,21 +20,36 @@ from ragagent.errors import Unavailable
 T = TypeVar("T")
 Tell = Callable[[Any], None]
 Work = Callable[[Tell], Coroutine[Any, Any, T]]
+Worked = Callable[["Teller"], Coroutine[Any, Any, T]]
 
 GRACE_SECONDS = 0.5  # between two seats of one caller, too: one who has seen the beginning comes back for the rest
+
+
+class Teller:
+    """What a computation tells its pieces to. `told`: how many; `is_followed`: other processes hear them as well."""
+
+    def __init__(self, on_piece: Tell) -> None:
+        self._on_piece = on_piece
+        self.told = 0
+        self.is_followed = False
+
+    def __call__(self, piece: Any) -> None:
+        self.told += 1
+        self._on_piece(piece)
 
 
 class Flight(Generic[T]):
     """A computation under way, or just over: the pieces so far, and its result."""
 
-    def __init__(self, work: Work[T], grace_seconds: float, on_empty: Callable[[Flight[T]], None]) -> None:
+    def __init__(self, work: Worked[T], grace_seconds: float, on_empty: Callable[[Flight[T]], None]) -> None:
         self.pieces: list[Any] = []
         self._seats = 0
         self._grace_seconds = grace_seconds
         self._on_empty = on_empty
         self._empty: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
-        self.task = asyncio.create_task(work(self._tell), name="cache flight")
+        self._teller = Teller(self._tell)
+        self.task = asyncio.create_task(work(self._teller), name="cache flight")
         self.task.add_done_callback(self._on_done)
 
     async def result(self) -> T:
@@ -80,12 +96,21 @@ class Flight(Generic[T]):
             yield
         finally:
             self._seats -= 1
-            if not self._seats and not self.task.done():
-                self._empty = asyncio.get_running_loop().call_later(self._grace_seconds, self._on_empty, self)
+            self._await_others()
 
     def keep(self) -> None:
         """Let it arrive, whether or not anyone has a seat."""
         self._seats += 1
+
+    def _await_others(self) -> None:
+        if not self._seats and not self.task.done():
+            self._empty = asyncio.get_running_loop().call_later(self._grace_seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._teller.is_followed:
+            self._await_others()
+        else:
+            self._on_empty(self)
 
     def _tell(self, piece: Any) -> None:
         self.pieces.append(piece)
@@ -114,15 +139,15 @@ class Flights:
     def __len__(self) -> int:
         return len(self._board)
 
-    def join(self, name: str, work: Work[T]) -> Flight[T]:
+    def join(self, name: str, work: Worked[T]) -> Flight[T]:
         """Return the flight of `name`, started with `work` if there is none."""
         return self._board.get(name) or self._launch(name, work)
 
-    def alone(self, work: Work[T]) -> Flight[T]:
+    def alone(self, work: Worked[T]) -> Flight[T]:
         """Start a flight that nobody else can join."""
         return self._start(work)
 
-    def unattended(self, name: str, work: Work[T]) -> None:
+    def unattended(self, name: str, work: Worked[T]) -> None:
         """Start the flight of `name`, if there is none, for nobody: it ends when it has arrived."""
         if name not in self._board:
             self._launch(name, work).keep()
@@ -139,12 +164,12 @@ class Flights:
         if self._up:
             await asyncio.wait({flight.task for flight in self._up}, timeout=timeout_seconds)
 
-    def _launch(self, name: str, work: Work[T]) -> Flight[T]:
+    def _launch(self, name: str, work: Worked[T]) -> Flight[T]:
         flight = self._board[name] = self._start(work)
         flight.task.add_done_callback(lambda _: self._land(name, flight))
         return flight
 
-    def _start(self, work: Work[T]) -> Flight[T]:
+    def _start(self, work: Worked[T]) -> Flight[T]:
         flight = Flight(work, self._grace_seconds, self._abandon)
         self._up.add(flight)  # asyncio itself holds tasks weakly
         flight.task.add_done_callback(lambda _: self._up.discard(flight))

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import msgpack
 
 from ragagent import errors
-from ragagent.cache.flight import Tell, Work
+from ragagent.cache.flight import Teller, Work
 from ragagent.errors import RagagentError, Unavailable
 from ragagent.remote.connection import NoReply
 from ragagent.remote.lease import Held, Lease, Leases, Newer
@@ -55,7 +55,7 @@ class Relay:
         self._patience = patience_seconds
 
     async def run(
-        self, name: str, work: Work[T], tell: Tell, *, known: bytes = b"", wants_pieces: bool = False
+        self, name: str, work: Work[T], tell: Teller, *, known: bytes = b"", wants_pieces: bool = False
     ) -> Computed[T] | Received:
         """Return what `work` returns, here or in another process; a value whose stamp is `known` will not do.
 
@@ -79,7 +79,7 @@ class Relay:
         return Computed(await work(tell), None)
 
 
-async def _lead(lease: Lease, work: Work[T], tell: Tell) -> T:
+async def _lead(lease: Lease, work: Work[T], tell: Teller) -> T:
     pieces: list[bytes] = []
 
     def tell_all(piece: Any) -> None:
@@ -87,7 +87,7 @@ async def _lead(lease: Lease, work: Work[T], tell: Tell) -> T:
         pieces.append(msgpack.packb([_PIECE, piece]))
 
     try:
-        async with _kept(lease, pieces):
+        async with _kept(lease, pieces, tell):
             return await work(tell_all)
     except RagagentError as exc:
         await lease.release(msgpack.packb([_FAILURE, errors.packed(exc)]))
@@ -99,26 +99,28 @@ async def _lead(lease: Lease, work: Work[T], tell: Tell) -> T:
 
 
 @asynccontextmanager
-async def _kept(lease: Lease, pieces: list[bytes]) -> AsyncIterator[None]:
+async def _kept(lease: Lease, pieces: list[bytes], tell: Teller) -> AsyncIterator[None]:
     """Renew the lease for the length of the block, and send the pieces while anyone wants them."""
-    task = asyncio.create_task(_beat(lease, pieces), name="cache lease")
+    task = asyncio.create_task(_beat(lease, pieces, tell), name="cache lease")
     try:
         yield
     finally:
         task.cancel()
         await asyncio.wait([task])
+        tell.is_followed = False
 
 
-async def _beat(lease: Lease, pieces: list[bytes]) -> None:
-    sent, is_followed = 0, False
+async def _beat(lease: Lease, pieces: list[bytes], tell: Teller) -> None:
+    sent = 0
     while True:
-        await asyncio.sleep(SEND_SECONDS if is_followed else min(BEAT_SECONDS, lease.seconds / 3))
-        state = await lease.beat(sent, pieces[sent:] if is_followed else [])
+        await asyncio.sleep(SEND_SECONDS if tell.is_followed else min(BEAT_SECONDS, lease.seconds / 3))
+        state = await lease.beat(sent, pieces[sent:] if tell.is_followed else [])
         if isinstance(state, NoReply):
             continue
+        tell.is_followed = state.is_followed
         if state.is_lost:
             return  # Another may have it. Ours goes on, for those who wait here.
-        sent, is_followed = state.pieces, state.is_followed
+        sent = state.pieces
 
 
 class _Followed:
@@ -132,7 +134,7 @@ class _Followed:
         self._wants_pieces = wants_pieces
         self._heard = 0
 
-    async def hear(self, tell: Tell, patience: float) -> bytes | None:
+    async def hear(self, tell: Teller, patience: float) -> bytes | None:
         """Return the value once it is there; None: it will not come from this holder, and nothing was told yet."""
         pause = FIRST_PAUSE
         deadline = _now() + patience
@@ -157,7 +159,7 @@ class _Followed:
             raise Unavailable(BROKEN_OFF)
         return None
 
-    def _take(self, pieces: Sequence[bytes], tell: Tell) -> None:
+    def _take(self, pieces: Sequence[bytes], tell: Teller) -> None:
         for blob in pieces:
             piece = _unpacked(blob)
             if isinstance(piece, RagagentError):

@@ -18,7 +18,7 @@ from ragagent.cache import envelope, filing, keys
 from ragagent.cache.computing import Computing
 from ragagent.cache.envelope import Entry
 from ragagent.cache.fetched import Fetched, Purged, Streaming, Wanted, bare
-from ragagent.cache.flight import Flight, Flights, Tell, Work
+from ragagent.cache.flight import Flight, Flights, Tell, Teller, Work
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life, Nothing, is_early
 from ragagent.cache.local import LocalCache
@@ -182,7 +182,7 @@ class TieredCache:
                 return found
         return self._flights.join(wanted.key.rendered, lambda tell: self._fly(wanted, entry, tell))
 
-    async def _fly(self, wanted: Wanted[T], old: Entry | None, tell: Tell) -> Fetched[T]:
+    async def _fly(self, wanted: Wanted[T], old: Entry | None, tell: Teller) -> Fetched[T]:
         asked = await self._tiers.ask(wanted.key)
         if isinstance(asked, Entry):
             found = self._usable("l2", wanted.key, asked)

@@ -27,6 +27,7 @@ from ragagent.types import Erasure
 OnEvent = Callable[[str, str, str], None]
 
 MAX_WRITES = 64
+AGAIN_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +187,19 @@ class Tiers:
 
     async def _settle(self, key: Key, entry: Entry | None, lease: Lease) -> None:
         if entry is None:
-            await lease.release()
-            return
-        kept = await filing.commit(lease, key, envelope.compressed(entry.plain), entry.gone_at - self._clock())
-        if kept is False:
+            return await lease.release()
+        blob = envelope.compressed(entry.plain)
+        reply = await filing.commit(lease, key, blob, entry.gone_at - self._clock())
+        if isinstance(reply, NoReply):
+            # Once more: those who have heard the pieces in other processes wait for this, and have no other way on.
+            await asyncio.sleep(AGAIN_SECONDS)
+            reply = await filing.commit(lease, key, blob, entry.gone_at - self._clock())
+        if reply is False:
             # Another computed it while we were stopped. Theirs is what everyone else has: let it be ours.
             self._refused["lost_lease"] += 1
             if self._local.peek(key.rendered) == entry.plain:
                 self._local.drop(key.rendered)
+        return None
 
     async def _discard(self, key: Key, reason: Refused) -> None:
         self._refused[reason] += 1
