@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.conversations.test_conversations import ANN, say
+from engine.conversations.test_conversations import ANN, say, turn
 from engine.conversations.test_sharing import Hosts, eventually
 from ragagent.engine.conversations.sharing import lock_name
 from ragagent.store.database import Database
@@ -37,6 +37,21 @@ async def test_a_process_tells_what_its_predecessor_could_not(hosts: Hosts, tmp_
     await kept_by_one_that_died(tmp_path, redis)
     assert hosts.copies() == 0
     await hosts.worker("one")
+
+    async def is_told() -> bool:
+        return hosts.copies() == 1
+
+    await eventually(is_told)
+
+
+async def test_a_turn_that_redis_died_under_is_told_although_its_session_rests(
+    hosts: Hosts, redis: RedisServer
+) -> None:
+    one = await hosts.worker("one")
+    async with one.session(ANN, "talk") as talk:
+        redis.kill()
+        await talk.append(turn("One?"))
+    redis.start()
 
     async def is_told() -> bool:
         return hosts.copies() == 1

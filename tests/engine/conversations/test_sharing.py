@@ -173,6 +173,18 @@ async def test_what_two_hosts_said_without_knowing_of_each_other_is_kept_and_rep
     assert await state(loser) == "ok"
 
 
+async def test_a_retry_on_both_sides_of_a_split_is_one_turn_in_the_line(hosts: Hosts) -> None:
+    one, two = await hosts.worker("one"), await hosts.worker("two")
+    hosts.redis.kill()
+    for talks in (one, two):  # The reply of the first got lost, and the retry came to the other host.
+        await say(talks, "One?", "key-1", b"body")
+    hosts.redis.start()
+    for talks in (one, two):
+        await eventually(lambda talks=talks: is_settled(talks))  # type: ignore[misc]
+    assert await said(one) == await said(two) == ["One?"]
+    assert await say(one, "One?", "key-1", b"body") == await say(two, "One?", "key-1", b"body")
+
+
 async def is_settled(talks: Conversations) -> bool:
     return await state(talks) != "degraded"
 
