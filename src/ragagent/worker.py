@@ -52,6 +52,8 @@ def prepare(config: Config) -> None:
     telemetry.check(config.telemetry)
     if config.redis.url:
         address.parse(config.redis.url)
+    if config.session.store == "redis" and not config.redis.url:
+        raise ConfigError("Config key 'session.store' has value 'redis', and 'redis.url' names none.")
     registry.preload([config.embedder, *config.embedders.values()])
     recipe()
 

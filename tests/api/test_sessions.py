@@ -15,7 +15,8 @@ import pytest
 
 from application import TEXTS, Api, running
 from fakes import Scripted
-from ragagent.errors import StorageFull, Upstream
+from ragagent import config_file, worker
+from ragagent.errors import ConfigError, StorageFull, Upstream
 from ragagent.types import Message, Prompt
 
 pytestmark = pytest.mark.anyio
@@ -247,3 +248,8 @@ async def test_a_session_can_be_looked_at_and_erased(talker: Talker, api: Api) -
 async def test_a_session_that_there_is_not(api: Api, method: str) -> None:
     error = await api.refusal(404, method, "/v1/ragagent/sessions/none")
     assert error["message"] == "There is no session 'none', or not any more."
+
+
+async def test_sessions_in_a_redis_that_nobody_names_are_refused_before_any_process_starts() -> None:
+    with pytest.raises(ConfigError, match=r"'session\.store' has value 'redis', and 'redis\.url' names none"):
+        worker.prepare(config_file.load(environ={"RAGAGENT_SESSION__STORE": "redis"}))

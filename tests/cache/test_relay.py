@@ -17,7 +17,7 @@ from ragagent.cache.envelope import Entry
 from ragagent.cache.fetched import Streaming
 from ragagent.cache.flight import Tell, Teller
 from ragagent.cache.life import Life
-from ragagent.cache.local import ByteLRU
+from ragagent.cache.local import LocalCache
 from ragagent.cache.relay import Computed, Received, Relay
 from ragagent.cache.tiered import TieredCache
 from ragagent.errors import Unavailable
@@ -242,7 +242,7 @@ async def test_a_commit_without_a_reply_is_tried_again(redis: RedisServer, remot
     """Redis stops while the value is being computed, and goes on a moment later: the others still get it."""
     relay = Relay(Leases(remote, envelope.STAMP))
     async with Remote(redis.url, timeout_seconds=0.1) as hasty:
-        cache = TieredCache(ByteLRU(1024 * 1024), hasty)
+        cache = TieredCache(LocalCache(1024 * 1024), hasty)
 
         async def talk(tell: Tell) -> str:
             tell("It was")
