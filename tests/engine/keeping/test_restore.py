@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 
 from engine.conftest import World
-from ragagent.config import Data
+from ragagent.config import Data, Session
+from ragagent.engine.conversations.conversations import Conversations
 from ragagent.engine.keeping import archive, backup, restore
 from ragagent.errors import Conflict, Damaged, NotFound
 from ragagent.store import snapshot
-from ragagent.store.database import newest_schema
+from ragagent.store.database import Database, newest_schema
+from ragagent.store.session_locks import SessionLocks
+from ragagent.store.turns import new_id
+from ragagent.types import Caller, Message, Turn
 
 pytestmark = pytest.mark.anyio
 
@@ -63,6 +67,26 @@ async def test_a_new_directory_gets_everything_and_nothing_else(whole: Path, tar
     assert snapshot.check(target.database).seq > snapshot.LEAP, "no number of the lost time is given out again"
     assert target.path.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in (target.database, target.pepper)} == {0o600}
+
+
+async def test_conversations_come_back_and_go_on(tmp_path: Path, target: Data) -> None:
+    (tmp_path / "data").mkdir()
+    data = Data(dir=str(tmp_path / "data"))
+    data.pepper.write_bytes(b"p" * 32)
+    data.index.mkdir()
+    said = Turn(new_id(), 1000, (Message("user", "Who?"),), "Ada.")
+    with closing(Database.open(data.database)) as database:
+        async with Conversations(database, SessionLocks(data.session_locks), Session()).session(
+            Caller(), "talk"
+        ) as talk:
+            await talk.append(said)
+        backup.create(data, tmp_path / "talks.tar.zst", with_index=True, advance=ignore)
+    restore.restore(tmp_path / "talks.tar.zst", target, ignore)
+    with closing(Database.open(target.database)) as database:
+        async with Conversations(database, SessionLocks(target.session_locks), Session()).session(
+            Caller(), "talk"
+        ) as talk:
+            assert talk.turns == (said,)
 
 
 async def test_an_empty_directory_will_do_and_so_will_a_mount_point(whole: Path, target: Data) -> None:
