@@ -11,6 +11,7 @@ from typing import Literal
 
 import anyio
 
+from ragagent import names, telemetry
 from ragagent.errors import Conflict, Invalid
 from ragagent.store.sessions import SessionRow
 from ragagent.store.turns import TurnRow
@@ -33,6 +34,7 @@ class Waiting:
     async def once_more(self) -> None:
         """Wait a moment. Raises Conflict (session_busy) when the time is over."""
         if time.monotonic() >= self._deadline:
+            telemetry.count(names.SESSION_TURNS, attributes={names.SESSION_OUTCOME: "busy"})
             raise Conflict(
                 f"Another turn of this session is under way; this one waited {self._seconds:g} s for it.",
                 code="session_busy",
@@ -110,4 +112,5 @@ def _replayed(found: TurnRow | None, key: str | None, fingerprint: bytes) -> Tur
             param="Idempotency-Key",
             code="idempotency_key_reused",
         )
+    telemetry.count(names.SESSION_TURNS, attributes={names.SESSION_OUTCOME: "replayed"})
     return found.turn
