@@ -154,6 +154,18 @@ class Cache:
 
 
 @dataclass(frozen=True)
+class Semantic:
+    enabled: bool = _key(False)
+    min_cosine: float = _key(0.8, minimum=0)
+    questions: int = _key(10_000, minimum=1)
+    namespace_questions: int = _key(1000, minimum=1)
+    shadow_share: float = _key(0.01, minimum=0)
+    max_false_share: float = _key(0.005, minimum=0)
+    min_samples: int = _key(50, minimum=1)
+    off_seconds: float = _key(3_600.0, minimum=0)
+
+
+@dataclass(frozen=True)
 class Embedder:
     provider: Literal["wordllama", "openai"] = _key("wordllama")
     model: str = _key("wordllama-256")
@@ -264,6 +276,7 @@ class Config:
     auth: Auth = field(default_factory=Auth)
     redis: Redis = field(default_factory=Redis)
     cache: Cache = field(default_factory=Cache)
+    semantic: Semantic = field(default_factory=Semantic)
     embedder: Embedder = field(default_factory=Embedder)
     embedders: Mapping[str, Embedder] = field(default_factory=dict)
     generator: Generator = field(default_factory=Generator)
@@ -284,6 +297,7 @@ SECTIONS: dict[str, type[Any]] = {
     "auth": Auth,
     "redis": Redis,
     "cache": Cache,
+    "semantic": Semantic,
     "embedder": Embedder,
     "generator": Generator,
     "retrieval": Retrieval,

@@ -165,7 +165,7 @@ GEN_AI_CONVERSATION = _attribute("gen_ai.conversation.id", "Id of the conversati
 OPENINFERENCE_KIND = _attribute("openinference.span.kind", "Phoenix's kind, where gen_ai has none: CHAIN.")
 
 ANSWER_OUTCOME = _attribute("ragagent.answer.outcome", "How a question ended: answered, refused, no_hits, error.")
-CACHE_TIER = _attribute("ragagent.cache.tier", "Where it was found: l1, l2, none.")
+CACHE_TIER = _attribute("ragagent.cache.tier", "Where it was looked for: l1, l2, semantic.")
 CACHE_KIND = _attribute("ragagent.cache.kind", "What is cached: embedding, retrieval, answer.")
 CACHE_OUTCOME = _attribute(
     "ragagent.cache.outcome",
@@ -175,6 +175,9 @@ CACHE_OUTCOME = _attribute(
 SESSION_OUTCOME = _attribute(
     "ragagent.session.outcome",
     "What became of a turn: kept, replayed (a retry got it), apart (kept here, others will be told), branched, busy.",
+)
+SEMANTIC_VERDICT = _attribute(
+    "ragagent.cache.semantic.verdict", "What a sampled answer of the semantic cache and a new one do: agree, disagree."
 )
 RETRIEVAL_STAGE = _attribute("ragagent.retrieval.stage", "Part of a retrieval: embed, search (both legs, fused), text.")
 RETRIEVAL_DENSE = _attribute("ragagent.retrieval.dense", "Candidates of the dense leg.")
@@ -250,6 +253,13 @@ ANSWERS = Counter("ragagent.answers", "{answer}", "Questions by how they ended."
 CACHE_REQUESTS = Counter(
     "ragagent.cache.requests", "{request}", "Look-ups in the cache.", (CACHE_TIER, CACHE_KIND, CACHE_OUTCOME)
 )
+SEMANTIC_SAMPLES = Counter(
+    "ragagent.cache.semantic.samples", "{answer}", "Semantic hits computed anew, by verdict.", (SEMANTIC_VERDICT,)
+)
+SEMANTIC_FALSE_SHARE = Gauge(
+    "ragagent.cache.semantic.false_share", "{share}", "Share of the last sampled semantic hits that were wrong, 0..1."
+)
+SEMANTIC_ON = Gauge("ragagent.cache.semantic.on", "{cache}", "1 while the semantic cache is used, 0 while it is off.")
 RETRIEVAL_DURATION = Histogram(
     "ragagent.retrieval.duration", "s", "Searches by duration, whole and by part.", (RETRIEVAL_STAGE,), _STAGE_SECONDS
 )

@@ -24,6 +24,7 @@ from ragagent.config import Config
 from ragagent.edge.server import Server
 from ragagent.engine.access import Access
 from ragagent.engine.answering.answer import Answerer
+from ragagent.engine.answering.semantic import Semantic
 from ragagent.engine.catalog import Catalog, Chunking
 from ragagent.engine.conversations.conversations import Conversations
 from ragagent.engine.doorbell import Doorbell
@@ -125,9 +126,12 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
     conversations = Conversations(database, SessionLocks(config.data.session_locks), config.session, remote)
     await stack.enter_async_context(conversations.running())
     retriever = Retriever(database, searchers, embedders, cache, config.retrieval, config.cache)
+    semantic = _semantic(config, cache, retriever, stack)
 
     async def checks() -> Mapping[str, Any]:
+        told = {"semantic": semantic.state} if semantic is not None else {}
         return {
+            **told,
             "database": "ok",
             "index": "ok" if config.data.index.is_dir() else "missing",
             "indexer": "ok" if await database.view(jobs.oldest_age) < BEHIND_SECONDS else "behind",
@@ -146,7 +150,12 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
         retriever=retriever,
         conversations=conversations,
         answerer=Answerer(
-            retriever, generator, cache, config.retrieval, life=Life.of(config.cache, config.cache.answer_seconds)
+            retriever,
+            generator,
+            cache,
+            config.retrieval,
+            life=Life.of(config.cache, config.cache.answer_seconds),
+            semantic=semantic,
         ),
         eraser=eraser,
         checks=checks,
@@ -177,6 +186,16 @@ def _remote(config: Config, slot: int) -> Remote | None:
         timeout_seconds=config.redis.timeout_seconds,
         client_name=f"ragagent-worker-{slot}",
     )
+
+
+def _semantic(config: Config, cache: TieredCache, retriever: Retriever, stack: AsyncExitStack) -> Semantic | None:
+    if not config.semantic.enabled:
+        return None
+    semantic = Semantic(cache, retriever, config.semantic, on_event=_count_lookup)
+    stack.push_async_callback(semantic.aclose)
+    telemetry.gauge(names.SEMANTIC_ON, lambda: int(semantic.state == "ok"))
+    telemetry.gauge(names.SEMANTIC_FALSE_SHARE, lambda: semantic.stats().false_share)
+    return semantic
 
 
 def _count_lookup(tier: str, kind: str, outcome: str) -> None:

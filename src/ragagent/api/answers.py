@@ -31,4 +31,7 @@ def shown_citations(citations: Sequence[Citation]) -> list[JSON]:
 
 
 def explanation(answer: Answer, reply: Reply) -> JSON:
-    return {"evidence": answer.evidence_state, "cache": reply.tier, "generations": dict(answer.generations)}
+    told = {"evidence": answer.evidence_state, "cache": reply.tier, "generations": dict(answer.generations)}
+    if reply.twin is None:
+        return told
+    return {**told, "answered_question": reply.twin.question, "similarity": round(reply.twin.similarity, 4)}

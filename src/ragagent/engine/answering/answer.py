@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ragagent import names, telemetry
 from ragagent.cache import keys
@@ -25,6 +25,7 @@ from ragagent.engine.answering import prompt, recorded
 from ragagent.engine.answering.cite import Citer
 from ragagent.engine.answering.gate import is_supported
 from ragagent.engine.answering.recorded import Pieces
+from ragagent.engine.answering.semantic import KeyOf, Semantic, Twin
 from ragagent.engine.retrieval.query import Query
 from ragagent.engine.retrieval.retrieve import Retrieval, Retriever, models
 from ragagent.providers.base import Generator
@@ -43,16 +44,20 @@ class Question:
     max_tokens: int | None = None
     temperature: float | None = None
 
+    def asked_as(self, text: str) -> Question:
+        return dataclasses.replace(self, query=dataclasses.replace(self.query, text=text))
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer under way: pieces of text, then the finished Answer, which is the last item."""
 
-    tier: Tier
+    tier: Tier | Literal["semantic"]
     generations: Mapping[str, int]
     pieces: Pieces
     timings: Mapping[str, float] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
+    twin: Twin | None = None  # the question that this was the answer to, where it was not this one
 
 
 class Answerer:
@@ -64,25 +69,32 @@ class Answerer:
         settings: Settings,
         *,
         life: Life,
+        semantic: Semantic | None = None,
     ) -> None:
         self._retriever = retriever
         self._generator = generator
         self._cache = cache
         self._settings = settings
         self._life = life
+        self._semantic = semantic
 
     async def open(self, caller: Caller, question: Question) -> Reply:
         """Look the answer up, join it where it is under way, else make it. Returns when its first words are there.
 
         Raises what retrieval and the generator raise before that.
         """
+        if self._semantic is not None and (known := await self._known(self._semantic, caller, question)) is not None:
+            return known
         made: list[Retrieval] = []  # by this very call: what the cache gives may be another's
 
         async def compute(tell: Tell) -> dict[str, Any] | Nothing[dict[str, Any]]:
             retrieval = await self._retriever.retrieve(caller, question.query)
             made.append(retrieval)
             pieces = self._compose(question, retrieval)
-            return await recorded.record(pieces, retrieval.found.generations, tell)
+            value = await recorded.record(pieces, retrieval.found.generations, tell)
+            if self._semantic is not None:
+                self._semantic.learn(question.query, self._key_of(caller, question))
+            return value
 
         key = self._key(caller, question)
         found = await self._cache.stream(key, compute, self._life)
@@ -120,6 +132,33 @@ class Answerer:
                 "temperature": question.temperature,
             },
         )
+
+    async def _known(self, semantic: Semantic, caller: Caller, question: Question) -> Reply | None:
+        """Return the answer to a question that says the same as this one, where this one has none.
+
+        Looked up before there is a flight: what that comes to is kept under its question's key, and an answer is to be
+        kept once. An answer of its own is left to the flight, which sees to a new one in time.
+        """
+        query, key_of = question.query, self._key_of(caller, question)
+        found = await self._cache.get(key_of(query.text), tags=recorded.files)
+        if found is not None and found.tier == "l2":
+            semantic.learn(query, key_of)  # Another worker has answered it.
+            answer = recorded.unpack(found.value)
+            return Reply("l2", answer.generations, recorded.replay(answer))
+        if found is not None:
+            return None
+        match = await semantic.find(query, key_of, recorded.files)
+        if match is None:
+            return None
+        answer = recorded.unpack(match.value)
+        semantic.doubt(query, key_of, answer, lambda: self._anew(caller, question))
+        return Reply("semantic", answer.generations, recorded.replay(answer), twin=match.twin)
+
+    def _key_of(self, caller: Caller, question: Question) -> KeyOf:
+        return lambda text: self._key(caller, question.asked_as(text))
+
+    async def _anew(self, caller: Caller, question: Question) -> Answer:
+        return await finished(self._compose(question, await self._retriever.retrieve(caller, question.query)))
 
     async def _compose(self, question: Question, retrieval: Retrieval) -> Pieces:
         """Yield the answer's text as it is made, then the Answer."""

@@ -135,6 +135,11 @@ class Retriever:
             "ef_search": self._settings.ef_search,
         }
 
+    def embedder(self, rows: Sequence[VectorStore]) -> Embedder | None:
+        """Return whose vectors all of these stores have; None: several models', or of one that is not configured."""
+        spaces = {store.space for store in rows}
+        return self._embedders.find(*spaces.pop()) if len(spaces) == 1 else None
+
     async def embed(self, query: str, embedder: Embedder) -> np.ndarray:
         """Return the query's vector, float32 (dimension,), through the cache."""
 
