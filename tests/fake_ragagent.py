@@ -102,6 +102,8 @@ class FakeRagagent:
         self.completion: JSON = {}
         self.events: list[bytes] = []
         self.slow = 0
+        self.cache: JSON = {}
+        self.is_partial = False
         self.jobs: list[JSON] = []
         self.course: list[JSON] = []  # what one look after the other at a job, or at the queue, finds
         self.is_gone = False
@@ -277,6 +279,14 @@ class FakeRagagent:
     def show_queue(self, _: Asked) -> JSON:
         return self.course.pop(0)
 
+    # The cache
+
+    def show_cache(self, _: Asked) -> JSON:
+        return self.cache
+
+    def purge_cache(self, _: Asked) -> JSON:
+        return {"object": "ragagent.cache.purge", "local": 3, "redis": 7, "complete": not self.is_partial}
+
     # Answers
 
     def chat(self, asked: Asked) -> JSON | list[bytes]:
@@ -329,6 +339,8 @@ _ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("POST", "/v1/ragagent/jobs/([^/]+)/retry", FakeRagagent.retry_job),
     ("POST", "/v1/ragagent/jobs/([^/]+)/cancel", FakeRagagent.cancel_job),
     ("GET", "/v1/ragagent/queue", FakeRagagent.show_queue),
+    ("GET", "/v1/ragagent/cache", FakeRagagent.show_cache),
+    ("POST", "/v1/ragagent/cache/purge", FakeRagagent.purge_cache),
     ("POST", "/v1/chat/completions", FakeRagagent.chat),
 ]
 

@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "supervisor": GROUND,
     "cli": GROUND | ADAPTERS | {"engine", "supervisor"},
 }
-# A command speaks to the supervisor's socket or goes through HTTP. Those that work on the data directory itself,
-# whether a server runs or not, stand here with what they open.
+# A command speaks to the supervisor's socket or goes through HTTP. Those that work on the data directory or on Redis
+# itself, whether a server runs or not, stand here with what they open.
 OF_DATA_DIRECTORY = {
     "ragagent.cli.keys": {"store"},
     "ragagent.cli.backup": {"engine"},
@@ -45,6 +45,8 @@ OF_DATA_DIRECTORY = {
     "ragagent.cli.edition": {"store", "index", "engine"},
     "ragagent.cli.orders": {"store"},
     "ragagent.cli.database": {"store"},
+    "ragagent.cli.cache": {"cache"},
+    "ragagent.cli.census": {"cache", "remote"},
 }
 OF_SUPERVISOR_FOR_CLI = {"ragagent.supervisor.control", "ragagent.supervisor.status"}
 

@@ -165,19 +165,25 @@ GEN_AI_CONVERSATION = _attribute("gen_ai.conversation.id", "Id of the conversati
 OPENINFERENCE_KIND = _attribute("openinference.span.kind", "Phoenix's kind, where gen_ai has none: CHAIN.")
 
 ANSWER_OUTCOME = _attribute("ragagent.answer.outcome", "How a question ended: answered, refused, no_hits, error.")
-CACHE_TIER = _attribute("ragagent.cache.tier", "Where it was looked for: l1, l2, semantic.")
+CACHE_TIER = _attribute(
+    "ragagent.cache.tier", "Where it was looked for: l1, l2, semantic; none: how it was come by that no tier had."
+)
 CACHE_KIND = _attribute("ragagent.cache.kind", "What is cached: embedding, retrieval, answer.")
 CACHE_OUTCOME = _attribute(
     "ragagent.cache.outcome",
     "What the tier said: hit, stale (past its time, served while it is replaced), miss, error. Where neither had it: "
     "computed, received (another process computed it), stale (it could not be computed, and the old value was served).",
 )
-SESSION_OUTCOME = _attribute(
-    "ragagent.session.outcome",
-    "What became of a turn: kept, replayed (a retry got it), apart (kept here, others will be told), branched, busy.",
+CACHE_REFUSAL = _attribute(
+    "ragagent.cache.refusal",
+    "Why bytes were not kept or not believed: too_large, l1, corrupt, expired, foreign, moved.",
 )
 SEMANTIC_VERDICT = _attribute(
     "ragagent.cache.semantic.verdict", "What a sampled answer of the semantic cache and a new one do: agree, disagree."
+)
+SESSION_OUTCOME = _attribute(
+    "ragagent.session.outcome",
+    "What became of a turn: kept, replayed (a retry got it), apart (kept here, others will be told), branched, busy.",
 )
 RETRIEVAL_STAGE = _attribute("ragagent.retrieval.stage", "Part of a retrieval: embed, search (both legs, fused), text.")
 RETRIEVAL_DENSE = _attribute("ragagent.retrieval.dense", "Candidates of the dense leg.")
@@ -253,6 +259,11 @@ ANSWERS = Counter("ragagent.answers", "{answer}", "Questions by how they ended."
 CACHE_REQUESTS = Counter(
     "ragagent.cache.requests", "{request}", "Look-ups in the cache.", (CACHE_TIER, CACHE_KIND, CACHE_OUTCOME)
 )
+CACHE_ENTRIES = UpDownCounter("ragagent.cache.entries", "{entry}", "Values that L1 holds.")
+CACHE_BYTES = UpDownCounter("ragagent.cache.bytes", "By", "Memory that L1 takes, by its own count.")
+CACHE_EVICTIONS = Counter("ragagent.cache.evictions", "{entry}", "Values that L1 pushed out for others.")
+CACHE_REFUSALS = Counter("ragagent.cache.refusals", "{entry}", "Values not kept or not believed.", (CACHE_REFUSAL,))
+CACHE_FLIGHTS = UpDownCounter("ragagent.cache.flights", "{flight}", "Look-ups and computations under way.")
 SEMANTIC_SAMPLES = Counter(
     "ragagent.cache.semantic.samples", "{answer}", "Semantic hits computed anew, by verdict.", (SEMANTIC_VERDICT,)
 )

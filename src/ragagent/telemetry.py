@@ -39,6 +39,7 @@ from ragagent.errors import ConfigError, RagagentError
 
 Value = str | bool | int | float | Sequence[str]
 Attributes = Mapping[str, Value]
+Observable = names.Gauge | names.UpDownCounter | names.Counter
 Measured = float | Iterable[tuple[Attributes, float]]
 
 # How long a collector that never answers may hold an export. The SDK's default would hold a reload for 40 seconds.
@@ -171,16 +172,21 @@ class _Reporter:
             return self.meter.create_counter(row.name, row.unit, row.about)
         return self.meter.create_up_down_counter(row.name, row.unit, row.about)
 
-    def observe(self, row: names.Gauge | names.UpDownCounter, callback: Callable[[], Measured]) -> None:
+    def observe(self, row: Observable, callback: Callable[[], Measured]) -> None:
         with self._lock:
             # The SDK would silently keep only the first callback of a name; ours share one list.
             if row in self._callbacks:
                 self._callbacks[row].append(callback)
                 return
             callbacks = self._callbacks[row] = [callback]
-            is_gauge = isinstance(row, names.Gauge)
-            make = self.meter.create_observable_gauge if is_gauge else self.meter.create_observable_up_down_counter
-            make(row.name, [lambda _options: list(_measure(row.name, callbacks))], row.unit, row.about)
+            self._observer(row)(row.name, [lambda _options: list(_measure(row.name, callbacks))], row.unit, row.about)
+
+    def _observer(self, row: Observable) -> Callable[..., Any]:
+        if isinstance(row, names.Gauge):
+            return self.meter.create_observable_gauge
+        if isinstance(row, names.Counter):
+            return self.meter.create_observable_counter
+        return self.meter.create_observable_up_down_counter
 
     def close(self) -> None:
         """Send what is left, for SHUTDOWN_SECONDS at most; what hangs is left to its daemon thread."""
@@ -302,9 +308,10 @@ def record(metric: names.Histogram, value: float, attributes: Attributes | None 
         reporter.instrument(metric).record(value, attributes)
 
 
-def gauge(metric: names.Gauge | names.UpDownCounter, callback: Callable[[], Measured]) -> None:
+def gauge(metric: Observable, callback: Callable[[], Measured]) -> None:
     """Have `callback` asked before each export, for one number or for `(attributes, number)` pairs. After `init`.
 
+    Of a counter it tells the total so far: for what is counted anyway, or too often for `count`, which takes 8 µs.
     It runs in the exporter's thread: it must be quick and thread-safe. Several callbacks may feed one metric, each with
     its own attributes; one that raises is logged and left out of that export.
     """

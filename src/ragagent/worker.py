@@ -17,6 +17,7 @@ from ragagent.api.app import build
 from ragagent.api.services import Services
 from ragagent.cache.life import Life
 from ragagent.cache.local import LocalCache
+from ragagent.cache.lookups import Lookups
 from ragagent.cache.recipe import recipe
 from ragagent.cache.tiered import TieredCache
 from ragagent.cache.warming import Warming
@@ -25,6 +26,7 @@ from ragagent.edge.server import Server
 from ragagent.engine.access import Access
 from ragagent.engine.answering.answer import Answerer
 from ragagent.engine.answering.semantic import Semantic
+from ragagent.engine.caches import Caches
 from ragagent.engine.catalog import Catalog, Chunking
 from ragagent.engine.conversations.conversations import Conversations
 from ragagent.engine.doorbell import Doorbell
@@ -65,14 +67,16 @@ def main(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline
 
 async def _serve(config: Config, slot: int, listeners: Sequence[socket.socket], lifeline: Lifeline) -> int:
     running: list[Server] = []
+    opened: list[Services] = []
 
     def on_probe(connection: socket.socket) -> None:
         running[0].attach(connection)  # Probes come to workers that serve.
 
-    async with attend(lifeline, lambda: _stats(running), on_probe) as duty, AsyncExitStack() as stack:
+    async with attend(lifeline, lambda: _stats(running, opened), on_probe) as duty, AsyncExitStack() as stack:
         telemetry.init(config.telemetry, role="worker", slot=slot)
         stack.callback(telemetry.shutdown)
         services, warming = await _open(config, slot, stack)
+        opened.append(services)
         server = Server(build(services), listeners, config.server)
         await server.startup()
         running.append(server)
@@ -101,7 +105,8 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
         await stack.enter_async_context(remote)
         _observe(remote)
     local = LocalCache(config.cache.local_bytes, config.cache.policy)
-    cache = TieredCache(local, remote, config.cache.enabled, on_event=_count_lookup)
+    lookups = Lookups()
+    cache = TieredCache(local, remote, config.cache.enabled, on_event=lookups.note)
     stack.push_async_callback(cache.aclose)
     warming = Warming(local, config.data.warm, lambda: cache.epoch, cache.tags)
     stack.push_async_callback(warming.aclose)
@@ -126,7 +131,12 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
     conversations = Conversations(database, SessionLocks(config.data.session_locks), config.session, remote)
     await stack.enter_async_context(conversations.running())
     retriever = Retriever(database, searchers, embedders, cache, config.retrieval, config.cache)
-    semantic = _semantic(config, cache, retriever, stack)
+    semantic = None
+    if config.semantic.enabled:
+        semantic = Semantic(cache, retriever, config.semantic, on_event=lookups.note)
+        stack.push_async_callback(semantic.aclose)
+    caches = Caches(cache, lookups, semantic)
+    caches.report()
 
     async def checks() -> Mapping[str, Any]:
         told = {"semantic": semantic.state} if semantic is not None else {}
@@ -158,6 +168,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
             semantic=semantic,
         ),
         eraser=eraser,
+        caches=caches,
         checks=checks,
         started_at=int(time.time()),
     )
@@ -188,21 +199,6 @@ def _remote(config: Config, slot: int) -> Remote | None:
     )
 
 
-def _semantic(config: Config, cache: TieredCache, retriever: Retriever, stack: AsyncExitStack) -> Semantic | None:
-    if not config.semantic.enabled:
-        return None
-    semantic = Semantic(cache, retriever, config.semantic, on_event=_count_lookup)
-    stack.push_async_callback(semantic.aclose)
-    telemetry.gauge(names.SEMANTIC_ON, lambda: int(semantic.state == "ok"))
-    telemetry.gauge(names.SEMANTIC_FALSE_SHARE, lambda: semantic.stats().false_share)
-    return semantic
-
-
-def _count_lookup(tier: str, kind: str, outcome: str) -> None:
-    attributes = {names.CACHE_TIER: tier, names.CACHE_KIND: kind, names.CACHE_OUTCOME: outcome}
-    telemetry.count(names.CACHE_REQUESTS, attributes=attributes)
-
-
 def _count_limited(policy: str) -> None:
     telemetry.count(names.LIMITS_REFUSED, attributes={names.LIMIT_POLICY: policy})
 
@@ -231,14 +227,13 @@ def _embedders_state(unserved: Sequence[str]) -> str:
     return f"none for {len(unserved)} stores, '{unserved[0]}' first" if unserved else "ok"
 
 
-def _stats(running: Sequence[Server]) -> Mapping[str, Any]:
+def _stats(running: Sequence[Server], opened: Sequence[Services]) -> Mapping[str, Any]:
     """Return what `ragagent status` shows of this worker; nothing while it boots."""
+    if not running:
+        return {}
     return {
-        key: value
-        for server in running
-        for key, value in (
-            ("in_flight", server.in_flight),
-            ("connections", server.connections),
-            ("requests", server.requests),
-        )
+        "in_flight": running[0].in_flight,
+        "connections": running[0].connections,
+        "requests": running[0].requests,
+        "cache": opened[0].caches.beat(),
     }

@@ -26,7 +26,7 @@ def test_help_names_every_command_in_a_whole_sentence(run: Run) -> None:
     assert set(names) == {
         *("serve", "status", "top", "logs", "reload", "scale", "recycle", "drain"),
         *("ingest", "search", "ask", "store", "jobs", "keys", "config"),
-        *("index", "backup", "restore", "export", "import"),
+        *("cache", "index", "backup", "restore", "export", "import"),
     }
     for name in names:
         assert f"\n  {name} " in told

@@ -363,3 +363,25 @@ async def test_a_script_runs_also_after_the_server_has_forgotten_it(redis: Redis
         assert await remote.run(script, ["{a}:x"], ["2"]) == b"2"
         redis.kill()
         assert isinstance(await remote.run(script, ["{a}:x"], ["3"]), NoReply)
+
+
+async def test_its_keys_come_in_pages_and_say_what_they_weigh(redis: RedisServer, remote: Remote) -> None:
+    with contextlib.closing(redis.admin()) as admin:
+        admin.mset({f"rag:1:{number}": b"x" * 1000 for number in range(1200)})
+        admin.set("other", b"x")
+        admin.expire("rag:1:7", 60)
+    pages = [page async for page in remote.pages("rag:1:")]
+    assert len({key for page in pages if not isinstance(page, NoReply) for key in page}) == 1200
+    weighed = [await remote.weigh(key) for key in ("rag:1:7", "rag:1:8", "rag:1:none")]
+    assert isinstance(weighed[0], tuple)
+    assert isinstance(weighed[1], tuple)
+    assert 1000 <= weighed[0][0] <= 2000
+    assert weighed[0][1] == pytest.approx(60, abs=5)
+    assert (weighed[1][1], weighed[2]) == (None, None)
+
+
+async def test_pages_end_with_the_reason_why_there_are_no_more(redis: RedisServer, remote: Remote) -> None:
+    redis.kill()
+    await until_open(remote)
+    assert [page async for page in remote.pages("rag:1:")] == [NoReply.OPEN]
+    assert await remote.weigh(KEY) is NoReply.OPEN

@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from ragagent.api import (
+    cache,
     chat,
     documents,
     embeddings,
@@ -60,6 +61,7 @@ routes = [
     *documents.routes,
     *jobs.routes,
     *sessions.routes,
+    *cache.routes,
 ]
 
 

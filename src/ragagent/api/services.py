@@ -11,6 +11,7 @@ from starlette.requests import Request
 from ragagent.config import Config
 from ragagent.engine.access import Access
 from ragagent.engine.answering.answer import Answerer
+from ragagent.engine.caches import Caches
 from ragagent.engine.catalog import Catalog
 from ragagent.engine.conversations.conversations import Conversations
 from ragagent.engine.eraser import Eraser
@@ -35,6 +36,7 @@ class Services:
     answerer: Answerer
     conversations: Conversations
     eraser: Eraser
+    caches: Caches
     checks: Callable[[], Awaitable[Mapping[str, Any]]]  # name -> state; what /readyz reports
     started_at: int
 

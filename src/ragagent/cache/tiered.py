@@ -111,6 +111,10 @@ class TieredCache:
             return found
         return Streaming("miss", found) if await found.begun() else await found.result()
 
+    def holds(self, key: Key) -> bool:
+        """Whether L1 has something of `key`, old perhaps. No look-up: it is not counted, and costs next to nothing."""
+        return self.enabled and self._tiers.holds(key)
+
     async def get(self, key: Key) -> Fetched[Any] | None:
         """Return what the tiers hold of `key`, if it may be served while nothing newer is computed; None: nothing."""
         if not self.enabled:

@@ -76,6 +76,9 @@ class Tiers:
         """Moves with every purge."""
         return self._purges.number
 
+    def holds(self, key: Key) -> bool:
+        return key.rendered in self._local
+
     def peek(self, key: Key) -> Entry | None:
         """Return what L1 holds."""
         plain = self._local.peek(key.rendered)

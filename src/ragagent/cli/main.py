@@ -13,7 +13,7 @@ from ragagent import __version__
 # Each command is a file of its name. It is loaded when it is called: some bring the index and its libraries along.
 _OPERATE = ("serve", "status", "top", "logs", "reload", "scale", "recycle", "drain")
 _USE = ("ingest", "search", "ask", "store", "jobs", "keys", "config")
-_KEEP = ("index", "backup", "restore", "export", "import")
+_KEEP = ("cache", "index", "backup", "restore", "export", "import")
 _ALL = (*_OPERATE, *_USE, *_KEEP)
 
 

@@ -157,6 +157,16 @@ class Remote:
                     return total, False
         return total, True
 
+    async def weigh(self, key: bytes | str) -> tuple[int, float | None] | NoReply | None:
+        """Return the bytes that `key` takes there and the seconds that it has left (None: no end); None: it is gone."""
+        size = await self.call("memory", lambda: self._client.memory_usage(key))
+        left = await self.call("pttl", lambda: self._client.pttl(key))
+        if isinstance(size, NoReply):
+            return size
+        if isinstance(left, NoReply):
+            return left
+        return None if size is None or left == -2 else (int(size), None if left < 0 else left / 1000)
+
     async def pages(self, prefix: str) -> AsyncGenerator[Sequence[bytes | str] | NoReply]:
         """Yield the keys that begin with `prefix`, some hundred at a time, perhaps one twice. A NoReply is the last."""
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"

@@ -160,10 +160,10 @@ async def test_stores_of_several_models_stay_out(site: Site) -> None:
     questions = [
         Question(dataclasses.replace(await site.world.query(text), stores=tuple(stores))) for text in (ASKED, TWIN)
     ]
-    for question in questions:
-        site.semantic.learn(question.query, site.answerer._key_of(CALLER, question))
-        key_of = site.answerer._key_of(CALLER, questions[1])
-        assert await site.semantic.find(questions[1].query, key_of) is None
+    site.semantic.learn(questions[0].query, site.answerer._key_of(CALLER, questions[0]))
+    key_of = site.answerer._key_of(CALLER, questions[1])
+    assert site.semantic.twin(questions[1].query, key_of) == ASKED
+    assert await site.semantic.find(questions[1].query, ASKED, key_of) is None
 
 
 async def test_an_embedder_that_fails_is_no_answer_and_no_error(site: Site) -> None:
@@ -174,7 +174,7 @@ async def test_an_embedder_that_fails_is_no_answer_and_no_error(site: Site) -> N
         raise Upstream("The endpoint is away.")
 
     site.world.embedder.check = fail
-    assert await site.semantic.find(question.query, site.answerer._key_of(CALLER, question)) is None
+    assert await site.semantic.find(question.query, ASKED, site.answerer._key_of(CALLER, question)) is None
 
 
 async def test_without_a_cache_there_is_none(site: Site) -> None:

@@ -83,8 +83,11 @@ class Answerer:
 
         Raises what retrieval and the generator raise before that.
         """
-        if self._semantic is not None and (known := await self._known(self._semantic, caller, question)) is not None:
-            return known
+        key = self._key(caller, question)
+        if self._semantic is not None and not self._cache.holds(key):
+            known = await self._known(self._semantic, key, caller, question)
+            if known is not None:
+                return known
         made: list[Retrieval] = []  # by this very call: what the cache gives may be another's
 
         async def compute(tell: Tell) -> dict[str, Any] | Nothing[dict[str, Any]]:
@@ -96,13 +99,14 @@ class Answerer:
                 self._semantic.learn(question.query, self._key_of(caller, question))
             return value
 
-        key = self._key(caller, question)
         found = await self._cache.stream(key, compute, self._life)
         if isinstance(found, Streaming):
             reply = Reply(found.tier, found.first, recorded.follow(found))
         else:
             answer = recorded.unpack(found.value)
             reply = Reply(found.tier, answer.generations, recorded.replay(answer))
+            if found.tier == "l2" and self._semantic is not None:  # Another worker has answered it.
+                self._semantic.learn(question.query, self._key_of(caller, question))
         if made:
             reply = dataclasses.replace(reply, timings=made[0].timings, evidence=made[0].evidence)
         return reply
@@ -133,21 +137,21 @@ class Answerer:
             },
         )
 
-    async def _known(self, semantic: Semantic, caller: Caller, question: Question) -> Reply | None:
+    async def _known(self, semantic: Semantic, key: Key, caller: Caller, question: Question) -> Reply | None:
         """Return the answer to a question that says the same as this one, where this one has none.
 
         Looked up before there is a flight: what that comes to is kept under its question's key, and an answer is to be
-        kept once. An answer of its own is left to the flight, which sees to a new one in time.
+        kept once.
         """
         query, key_of = question.query, self._key_of(caller, question)
-        found = await self._cache.get(key_of(query.text), tags=recorded.files)
-        if found is not None and found.tier == "l2":
-            semantic.learn(query, key_of)  # Another worker has answered it.
-            answer = recorded.unpack(found.value)
-            return Reply("l2", answer.generations, recorded.replay(answer))
-        if found is not None:
+        twin = semantic.twin(query, key_of)
+        if twin is None:
             return None
-        match = await semantic.find(query, key_of, recorded.files)
+        found = await self._cache.get(key, tags=recorded.files)  # An answer of its own comes first.
+        if found is not None:
+            answer = recorded.unpack(found.value)
+            return Reply(found.tier, answer.generations, recorded.replay(answer))
+        match = await semantic.find(query, twin, key_of, recorded.files)
         if match is None:
             return None
         answer = recorded.unpack(match.value)
