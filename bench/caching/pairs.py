@@ -109,6 +109,14 @@ def must_refuse() -> list[Pair]:
         *(Pair("word form", f"What is the {one}?", f"What is the {other}?") for one, other in _STEMS),
         *(Pair("manners", one, other) for one, other in _MANNERS),
         *(Pair("stop word", one, other) for one, other in _STOP_WORDS),
+        *(Pair("place", one, other) for one, other in _PLACES),
+        *_all(
+            "mark",
+            ("What does {} mean?", 'How do I type "{}"?', "“{}”有什么用"),
+            (("?", "!", ";", ",", "-", "--", "?.", "."),),
+        ),
+        *_all("mark", ("What is the type of {}?",), (("{}", "[]", "()"), ("a[0]", "a(0)"), ("'", '"'))),
+        *_all("mark", ("What does {} do in Ruby?", "{}在Ruby里做什么"), (("save", "save!", "save?", "save="),)),
     ]
 
 
@@ -131,6 +139,12 @@ _MANNERS = (
     ("什么是羊毛呢", "什么是羊毛"),
     ("这个孩子是谁的", "这个孩子是谁"),
     ("他干吗", "他干"),
+    ("So What album", "What album"),
+    ("Do you know English?", "English?"),
+    ("有什么吗", "有什么"),
+    ("谁来了吗", "谁来了"),
+    ("他睡觉呢", "他睡觉吗"),
+    ("请问谁来了吗", "请问谁来了"),
 )
 _STOP_WORDS = (
     ("What is the time?", "What is time?"),
@@ -145,6 +159,19 @@ _STOP_WORDS = (
     ("他死了吗", "他死吗"),
     ("他是不是老师", "他是老师"),
     ("中国、农业银行", "中国农业银行"),
+)
+
+
+# One word, in two places.
+_PLACES = (
+    ("Which users can delete files they create?", "Which users delete files they can create?"),
+    ("Tell me which users can delete files they create", "Tell me which users delete files they can create"),
+    ("Tell me what the people are told", "What the people told are"),
+    ("Can birds that fly swim?", "Birds that can fly swim?"),
+    ("Why do cats not swim?", "Why do not cats swim?"),
+    ("Who only eats fish?", "Who eats only fish?"),
+    ("아버지가 방에 들어가신다", "아버지 가방에 들어가신다"),
+    ("不都是谁的", "都不是谁的"),
 )
 
 
@@ -258,7 +285,7 @@ VARIANTS: dict[str, dict[str, Callable[[str], str]]] = {
         "spaces": lambda text: f"  {'  '.join(text.split())}\n",
         "no question mark": lambda text: text.rstrip("?. "),
         "more of them": lambda text: text.rstrip("?. ") + " ???",
-        "quoted": lambda text: f"“{text}”",
+        "quoted": lambda text: f"“{text.strip()}”",
         "full width": lambda text: text.translate(_ASCII_WIDE),
         "please": lambda text: f"Please tell me: {text}",
         "could you": lambda text: f"Could you please tell me, {text}",
