@@ -111,6 +111,7 @@ UNMIRRORED = {
     "ragagent.api.services": "what test_app wires",
     "ragagent.api.schemas.asking": "the fields, in test_body; what they ask for in test_chat",
     "ragagent.api.schemas.embeddings": "the fields, in test_body",
+    "ragagent.api.schemas.cache": "what test_cache purges",
     "ragagent.api.schemas.fields": "the types of fields, in test_body",
     "ragagent.cache.fetched": "values without behaviour, read by test_tiered and test_computing",
     "ragagent.cache.tiers": "what test_tiered and test_computing look into",

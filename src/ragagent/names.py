@@ -240,6 +240,10 @@ _MODEL_SECONDS = (
     *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
 )
 _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_LOOKUP_SECONDS = (
+    *(0.000005, 0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005),
+    *(0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.25),
+)
 _PUBLISH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _TOKENS = tuple(float(4**power) for power in range(14))
 # A fork takes milliseconds, a start with a large index minutes; a drain ends within its budget.
@@ -258,6 +262,13 @@ HTTP_ACTIVE = UpDownCounter(
 ANSWERS = Counter("ragagent.answers", "{answer}", "Questions by how they ended.", (ANSWER_OUTCOME,))
 CACHE_REQUESTS = Counter(
     "ragagent.cache.requests", "{request}", "Look-ups in the cache.", (CACHE_TIER, CACHE_KIND, CACHE_OUTCOME)
+)
+CACHE_DURATION = Histogram(
+    "ragagent.cache.duration",
+    "s",
+    "Look-ups by duration: those in L2, and one in 64 of those in L1.",
+    (CACHE_TIER, CACHE_KIND),
+    _LOOKUP_SECONDS,
 )
 CACHE_ENTRIES = UpDownCounter("ragagent.cache.entries", "{entry}", "Values that L1 holds.")
 CACHE_BYTES = UpDownCounter("ragagent.cache.bytes", "By", "Memory that L1 takes, by its own count.")

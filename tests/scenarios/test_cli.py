@@ -150,6 +150,23 @@ def test_status_names_every_process_and_store(server: servers.Running, docs: Pat
         assert f"\n{name} " in told
 
 
+def test_the_cache_of_every_worker_is_counted_and_emptied(server: servers.Running, docs: Path) -> None:
+    document(server, "ingest", docs, "--store", "cached")
+    for _ in range(3):
+        document(server, "search", "reload", "--store", "cached")
+    # Each worker tells with its next beat, half a second after the search at the latest.
+    servers.wait_until(lambda: sum(told["entries"] for told in _caches(server)) >= 2, SECONDS)
+    assert {told["slot"] for told in _caches(server)} == {0, 1}
+    assert document(server, "cache", "stats")["answered"]["pid"] in {told["pid"] for told in _caches(server)}
+    purged = document(server, "cache", "purge", "--kind", "retrieval")
+    assert (purged["scope"], purged["redis"], purged["complete"]) == ("tenant", 0, True)
+
+
+def _caches(server: servers.Running) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = document(server, "cache", "stats")["workers"]
+    return found
+
+
 def _store_ids(server: servers.Running) -> set[str]:
     return {store["id"] for store in server.control("status")["stores"]}
 

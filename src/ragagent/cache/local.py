@@ -57,10 +57,6 @@ class LocalCache(BaseCache):  # type: ignore[misc]  # aiocache has no types
         """Whether it is held, expired or not; this is no use of it."""
         return isinstance(key, str) and self._queues.look(key) is not None
 
-    def __contains__(self, key: object) -> bool:
-        """Whether it is held, expired or not; this is no use of it."""
-        return key in self._items
-
     def peek(self, key: str) -> bytes | None:
         """Return the live value of `key`, which is then the most recently used."""
         item = self._queues.find(key)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ragagent.cache import envelope, filing
+from ragagent.cache import envelope, filing, timing
 from ragagent.cache.envelope import Entry, Refused
 from ragagent.cache.fetched import bare
 from ragagent.cache.keys import Key
@@ -81,15 +81,22 @@ class Tiers:
 
     def peek(self, key: Key) -> Entry | None:
         """Return what L1 holds."""
+        began = timing.begun_if_sampled()
         plain = self._local.peek(key.rendered)
-        return None if plain is None else envelope.trusted(plain)
+        if plain is None:
+            return None
+        entry = envelope.trusted(plain)
+        timing.ended("l1", key.kind, began)
+        return entry
 
     async def ask(self, key: Key) -> Entry | NoReply | None:
         """Return what L2 holds, which L1 then holds as well. NoReply: it does not answer."""
         if self._remote is None or self._remote.state == "off":
             return None
         epoch = self.epoch
+        began = timing.begun()
         blob = await self._remote.get(key.rendered)
+        timing.ended("l2", key.kind, began)
         if blob is None or isinstance(blob, NoReply):
             self.note("l2", key, "miss" if blob is None else "error")
             return blob
