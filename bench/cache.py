@@ -7,7 +7,8 @@
 
     ops      one operation in each tier          policy   hit ratios of lru and 2q
     batch    many look-ups in Redis at once      flight   one computation for all processes
-    warm     hit ratio after a reload
+    warm     hit ratio after a reload                semantic false hits of each gate
+    faults   what each fault of Redis costs
 
 A ratio compares what was measured by turns in one run; times alone belong to the machine. `!` marks what misses its
 target. Every leg that needs a Redis starts one of its own.
@@ -21,7 +22,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from caching import batch, flight, operations, policy, rivals, warm
+from caching import batch, faults, flight, operations, policy, rivals, semantic, warm
 from report import Report
 
 Leg = Callable[[Report, argparse.Namespace], None]
@@ -32,6 +33,8 @@ LEGS: Mapping[str, Leg] = {
     "batch": lambda report, _: asyncio.run(batch.measure(report)),
     "flight": lambda report, _: flight.measure(report),
     "warm": lambda report, options: warm.measure(report, options.seconds),
+    "semantic": lambda report, _: semantic.measure(report),
+    "faults": lambda *_: faults.run(),
 }
 
 

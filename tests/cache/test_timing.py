@@ -8,7 +8,7 @@ from otlp_collector import otlp_collector
 from ragagent import config, names, telemetry
 from ragagent.cache import keys, timing
 from ragagent.cache.life import Life
-from ragagent.cache.local import ByteLRU
+from ragagent.cache.local import LocalCache
 from ragagent.cache.tiered import TieredCache
 from ragagent.config import Telemetry
 from ragagent.remote.connection import Remote
@@ -26,7 +26,7 @@ async def test_every_look_up_in_l2_is_timed_and_few_of_those_in_l1(redis: RedisS
     with otlp_collector() as collector:
         telemetry.init(Telemetry(endpoint=collector.endpoint), role="worker", slot=0)
         async with Remote(redis.url) as remote:
-            cache = TieredCache(ByteLRU(config.MIB), remote)
+            cache = TieredCache(LocalCache(config.MIB), remote)
             for _ in range(1 + 3 * timing.SAMPLED):
                 await cache.fetch(key, _value, Life(60))
             await cache.aclose()

@@ -11,7 +11,7 @@ from otlp_collector import Collector, otlp_collector
 from ragagent import config, names, telemetry
 from ragagent.cache import keys
 from ragagent.cache.life import Life
-from ragagent.cache.local import ByteLRU
+from ragagent.cache.local import LocalCache
 from ragagent.cache.lookups import Lookups
 from ragagent.cache.tiered import TieredCache
 from ragagent.config import Telemetry
@@ -34,7 +34,7 @@ def key(tenant: str, text: str) -> keys.Key:
 
 async def filled(max_bytes: int = config.MIB) -> Caches:
     lookups = Lookups()
-    tiered = TieredCache(ByteLRU(max_bytes), on_event=lookups.note)
+    tiered = TieredCache(LocalCache(max_bytes), on_event=lookups.note)
     caches = Caches(tiered, lookups, None)
     for tenant in ("one", "two"):
         for _ in range(3):

@@ -147,11 +147,11 @@ class Answerer:
         twin = semantic.twin(query, key_of)
         if twin is None:
             return None
-        found = await self._cache.get(key, tags=recorded.files)  # An answer of its own comes first.
+        found = await self._cache.get(key)  # An answer of its own comes first.
         if found is not None:
             answer = recorded.unpack(found.value)
             return Reply(found.tier, answer.generations, recorded.replay(answer))
-        match = await semantic.find(query, twin, key_of, recorded.files)
+        match = await semantic.find(query, twin, key_of)
         if match is None:
             return None
         answer = recorded.unpack(match.value)

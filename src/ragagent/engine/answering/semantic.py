@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from ragagent import names, telemetry
-from ragagent.cache.fetched import TagsOf, untagged
 from ragagent.cache.keys import Key
 from ragagent.cache.tiered import TieredCache
 from ragagent.cache.tiers import OnEvent
@@ -107,16 +106,13 @@ class Semantic:
             return None
         return known
 
-    async def find(self, query: Query, twin: str, key_of: KeyOf, tags: TagsOf = untagged) -> Match | None:
-        """Return the twin's answer, None if there is none or the cosine forbids it. Never raises an error of ours.
-
-        `tags` of an answer: what it is erased by.
-        """
+    async def find(self, query: Query, twin: str, key_of: KeyOf) -> Match | None:
+        """Return the twin's answer, None if there is none or the cosine forbids it. Never raises an error of ours."""
         similarity = await self._similarity(query, twin)
         if similarity is None or similarity < self._settings.min_cosine:
             self._missed()
             return None
-        fetched = await self._cache.get(key_of(twin), tags=tags)
+        fetched = await self._cache.get(key_of(twin))
         if fetched is None:
             self._twins.drop(key_of("").rendered, wording(query.text))  # It has expired, or was purged.
         if fetched is None or fetched.tier == "stale":
