@@ -137,3 +137,21 @@ async def test_a_thousand_callers_that_leave_take_no_reply_of_others_and_no_conn
                 while not await is_level():  # noqa: ASYNC110  It happens in another process.
                     await asyncio.sleep(0.01)
         assert remote.stats().connections <= 8 + 4
+
+
+async def test_no_cancellation_is_lost(redis: RedisServer) -> None:
+    chance = random.Random(7)
+    async with Remote(redis.url, timeout_seconds=2.0) as remote:
+
+        async def work() -> None:
+            while True:
+                await remote.run("return 1", ["{a}"])
+
+        for _ in range(100):
+            task = asyncio.create_task(work())
+            await asyncio.sleep(chance.random() * 0.0015)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=5)
+            assert done
+            assert task.cancelled()
+        assert remote.state == "up"

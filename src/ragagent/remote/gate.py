@@ -104,7 +104,7 @@ class Gate:
         error: Exception | None = None
         try:
             async with asyncio.timeout(self._budget_seconds):
-                return self._on_reply(command, await run())
+                return self._on_reply(command, await _heeded(run))
         except MaxConnectionsError as exc:
             error = exc
             return self.without(NoReply.SATURATED, callers)
@@ -170,3 +170,22 @@ class Gate:
             log.info("Redis answers: workers share through it.")
         else:
             log.warning("Redis does not answer (%s): each worker is by itself until it does.", type(cause).__name__)
+
+
+async def _heeded(run: Callable[[], Awaitable[T]]) -> T:
+    """Return what `run` returns. Raises CancelledError where it was cancelled meanwhile.
+
+    redis-py loses a cancellation now and then, and goes on: whoever waits for the task to end would wait for ever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    asked = task.cancelling()
+    try:
+        reply = await run()
+    except Exception:
+        if task.cancelling() > asked:
+            raise asyncio.CancelledError from None
+        raise
+    if task.cancelling() > asked:
+        raise asyncio.CancelledError
+    return reply
