@@ -45,7 +45,7 @@ OF_DATA_DIRECTORY = {
     "ragagent.cli.edition": {"store", "index", "engine"},
     "ragagent.cli.orders": {"store"},
     "ragagent.cli.database": {"store"},
-    "ragagent.cli.cache": {"cache"},
+    "ragagent.cli.cache": {"cache", "store"},
     "ragagent.cli.census": {"cache", "remote"},
 }
 OF_SUPERVISOR_FOR_CLI = {"ragagent.supervisor.control", "ragagent.supervisor.status"}

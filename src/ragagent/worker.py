@@ -100,16 +100,8 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
     config.data.index.mkdir(exist_ok=True)
     searchers = Searchers(config.data.index, ef_search=config.retrieval.ef_search)
     stack.callback(searchers.close)
-    remote = _remote(config, slot)
-    if remote is not None:
-        await stack.enter_async_context(remote)
-        _observe(remote)
-    local = LocalCache(config.cache.local_bytes, config.cache.policy)
-    lookups = Lookups()
-    cache = TieredCache(local, remote, config.cache.enabled, on_event=lookups.note)
-    stack.push_async_callback(cache.aclose)
-    warming = Warming(local, config.data.warm, lambda: cache.epoch, cache.tags)
-    stack.push_async_callback(warming.aclose)
+    remote = await _open_remote(config, slot, stack)
+    cache, warming, lookups = await _open_cache(config, remote, stack)
     embedders = registry.embedders(config)
     stack.push_async_callback(embedders.aclose)
     generator = registry.generator(config.generator)
@@ -117,8 +109,8 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
     ledger = Ledger(config.data.limits, remote, config.limits.on_redis_down, on_degraded=_count_degraded)
     limiter = Limiter(config.limits, ledger, on_refused=_count_limited)
     stack.push_async_callback(limiter.aclose)
-    bus = Bus(remote) if remote is not None else None
-    eraser = await stack.enter_async_context(Eraser(database, cache, remote, bus))
+    eraser = Eraser(database, cache, remote, Bus(remote) if remote is not None else None)
+    await stack.enter_async_context(eraser)
     doorbell = Doorbell(config.data.doorbell, eraser.wake)
     stack.callback(doorbell.close)
 
@@ -135,7 +127,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
     if config.semantic.enabled:
         semantic = Semantic(cache, retriever, config.semantic, on_event=lookups.note)
         stack.push_async_callback(semantic.aclose)
-    caches = Caches(cache, lookups, semantic)
+    caches = Caches(cache, lookups, eraser, semantic)
     caches.report()
 
     async def checks() -> Mapping[str, Any]:
@@ -167,12 +159,35 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
             life=Life.of(config.cache, config.cache.answer_seconds),
             semantic=semantic,
         ),
-        eraser=eraser,
         caches=caches,
         checks=checks,
         started_at=int(time.time()),
     )
     return services, warming
+
+
+async def _open_remote(config: Config, slot: int, stack: AsyncExitStack) -> Remote | None:
+    if not config.redis.url:
+        return None
+    remote = Remote(
+        config.redis.url,
+        connections=config.redis.connections,
+        timeout_seconds=config.redis.timeout_seconds,
+        client_name=f"ragagent-worker-{slot}",
+    )
+    remote.report()
+    return await stack.enter_async_context(remote)
+
+
+async def _open_cache(
+    config: Config, remote: Remote | None, stack: AsyncExitStack
+) -> tuple[TieredCache, Warming, Lookups]:
+    local, lookups = LocalCache(config.cache.local_bytes, config.cache.policy), Lookups()
+    cache = TieredCache(local, remote, config.cache.enabled, on_event=lookups.note)
+    stack.push_async_callback(cache.aclose)
+    warming = Warming(local, config.data.warm, lambda: cache.epoch, cache.tags)
+    stack.push_async_callback(warming.aclose)
+    return cache, warming, lookups
 
 
 def _access(config: Config, database: Database) -> Access:
@@ -188,39 +203,12 @@ def _access(config: Config, database: Database) -> Access:
     return Access(database, keys.pepper(config.data.pepper), required=required)
 
 
-def _remote(config: Config, slot: int) -> Remote | None:
-    if not config.redis.url:
-        return None
-    return Remote(
-        config.redis.url,
-        connections=config.redis.connections,
-        timeout_seconds=config.redis.timeout_seconds,
-        client_name=f"ragagent-worker-{slot}",
-    )
-
-
 def _count_limited(policy: str) -> None:
     telemetry.count(names.LIMITS_REFUSED, attributes={names.LIMIT_POLICY: policy})
 
 
 def _count_degraded() -> None:
     telemetry.count(names.LIMITS_DEGRADED)
-
-
-def _observe(remote: Remote) -> None:
-    """Have telemetry ask for what the connection to Redis does at this moment."""
-    pool = {names.DB_POOL: "redis"}
-
-    def connections() -> list[tuple[dict[str, str], int]]:
-        stats = remote.stats()
-        counts = {"used": stats.in_use, "idle": stats.connections - stats.in_use}
-        return [({**pool, names.DB_CONNECTION_STATE: state}, count) for state, count in counts.items()]
-
-    telemetry.gauge(names.DEPENDENCY_UP, lambda: [({names.DEPENDENCY: "redis"}, int(remote.state == "up"))])
-    telemetry.gauge(names.REDIS_CONNECTIONS, connections)
-    telemetry.gauge(names.REDIS_CONNECTIONS_MAX, lambda: [(pool, remote.stats().most)])
-    telemetry.gauge(names.REDIS_PENDING, lambda: [(pool, remote.stats().waiting)])
-    telemetry.gauge(names.REDIS_BREAKER_OPEN, lambda: int(remote.stats().is_breaker_open))
 
 
 def _embedders_state(unserved: Sequence[str]) -> str:

@@ -136,7 +136,7 @@ class House:
                 editions.rebuild(tx, row)
 
     async def purge(self) -> None:
-        await self.chance.choice(self.services).eraser.purge()
+        await self.chance.choice(self.services).caches.eraser.purge()
 
     # What is asked
 

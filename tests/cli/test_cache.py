@@ -15,6 +15,9 @@ from cli.test_status import STATUS, process
 from fake_ragagent import FakeRagagent
 from fake_supervisor import FakeSupervisor
 from ragagent.cache import keys
+from ragagent.config import Data
+from ragagent.store import erasures
+from ragagent.store.database import Database
 from redis_server import RedisServer
 
 Run = Callable[..., Result]
@@ -110,9 +113,18 @@ def filled(redis: RedisServer) -> RedisServer:
         (["--all"], 5),
     ],
 )
-def test_other_tenants_are_purged_where_redis_is(run: Run, filled: RedisServer, options: list[str], gone: int) -> None:
-    result = run("cache", "purge", *options, "--json", REDIS_URL=filled.url)
-    assert result.exit_code == 0, result.output
+def test_other_tenants_are_purged_in_redis_and_the_workers_are_told(
+    run: Run, filled: RedisServer, tmp_path: Path, options: list[str], gone: int
+) -> None:
+    data = Data(dir=str(tmp_path))
+    with contextlib.closing(Database.open(data.database)) as database:
+        arguments = ("cache", "purge", *options, "--json", "--data", data.dir)
+        result = run(*arguments, REDIS_URL=filled.url)
+        assert result.exit_code == 0, result.output
+        with database.read() as tx:
+            (noted,) = erasures.purges_after(tx, 0)
+    assert noted.prefix.startswith(keys.PREFIX)
+    assert (noted.prefix == keys.PREFIX) == (options == ["--all"])
     told = json.loads(result.stdout)
     assert (told["redis"], told["local"], told["complete"]) == (gone, None, True)
     with contextlib.closing(filled.admin()) as admin:
@@ -146,3 +158,15 @@ def test_an_empty_redis_and_none_at_all(run: Run, redis: RedisServer) -> None:
 )
 def test_what_does_not_go_together_is_wrong_usage(run: Run, options: list[str]) -> None:
     assert run("cache", "purge", *options).exit_code == 2
+
+
+def test_a_purge_without_redis_reaches_the_workers_and_one_without_a_server_names_the_option(
+    run: Run, tmp_path: Path
+) -> None:
+    missing = run("cache", "purge", "--all", "--data", tmp_path)
+    assert (missing.exit_code, "--data" in missing.stderr) == (1, True)
+    with contextlib.closing(Database.open(Data(dir=str(tmp_path)).database)) as database:
+        result = run("cache", "purge", "--all", "--data", tmp_path)
+        assert (result.exit_code, "within a second" in result.stdout) == (0, True)
+        with database.read() as tx:
+            assert [purge.prefix for purge in erasures.purges_after(tx, 0)] == [keys.PREFIX]

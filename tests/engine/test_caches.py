@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,8 @@ from ragagent.cache.lookups import Lookups
 from ragagent.cache.tiered import TieredCache
 from ragagent.config import Telemetry
 from ragagent.engine.caches import Caches
+from ragagent.engine.eraser import Eraser
+from ragagent.store.database import Database
 
 pytestmark = pytest.mark.anyio
 
@@ -32,10 +36,16 @@ def key(tenant: str, text: str) -> keys.Key:
     return keys.answer(tenant, [], "p", "e", "g", [text], {})
 
 
-async def filled(max_bytes: int = config.MIB) -> Caches:
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with contextlib.closing(Database.open(tmp_path / "ragagent.db")) as database:
+        yield database
+
+
+async def filled(database: Database, max_bytes: int = config.MIB) -> Caches:
     lookups = Lookups()
     tiered = TieredCache(LocalCache(max_bytes), on_event=lookups.note)
-    caches = Caches(tiered, lookups, None)
+    caches = Caches(tiered, lookups, Eraser(database, tiered), None)
     for tenant in ("one", "two"):
         for _ in range(3):
             await tiered.fetch(key(tenant, "?"), lambda: _value("!"), Life(60))
@@ -47,8 +57,8 @@ async def _value(text: str) -> str:
     return text
 
 
-async def test_the_metrics_are_what_was_counted_and_know_no_tenant(collector: Collector) -> None:
-    caches = await filled()
+async def test_the_metrics_are_what_was_counted_and_know_no_tenant(collector: Collector, database: Database) -> None:
+    caches = await filled(database)
     caches.report()
     telemetry.shutdown()
     answers = {names.CACHE_TIER: "l1", names.CACHE_KIND: "answer"}
@@ -67,14 +77,14 @@ async def test_the_metrics_are_what_was_counted_and_know_no_tenant(collector: Co
     assert collector.undocumented() == set()
 
 
-async def test_the_beat_is_small_and_plain() -> None:
-    told = (await filled()).beat()
+async def test_the_beat_is_small_and_plain(database: Database) -> None:
+    told = (await filled(database)).beat()
     assert (told["l1_hits"], told["l1_misses"], told["entries"], told["redis"]) == (4, 3, 2, "off")
     assert len(json.dumps(told)) < 400
 
 
-async def test_the_stats_are_plain_and_add_up() -> None:
-    told = (await filled()).stats()
+async def test_the_stats_are_plain_and_add_up(database: Database) -> None:
+    told = (await filled(database)).stats()
     assert json.loads(json.dumps(told)) == told
     assert told["hit_ratio"] == {"l1": 0.5714, "l2": None}
     assert told["lookups"]["l1"]["answer"] == {"hit": 4, "miss": 3}

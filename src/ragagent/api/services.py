@@ -14,7 +14,6 @@ from ragagent.engine.answering.answer import Answerer
 from ragagent.engine.caches import Caches
 from ragagent.engine.catalog import Catalog
 from ragagent.engine.conversations.conversations import Conversations
-from ragagent.engine.eraser import Eraser
 from ragagent.engine.ingest import Ingest
 from ragagent.engine.limiting.limiter import Limiter
 from ragagent.engine.queue import Queue
@@ -35,7 +34,6 @@ class Services:
     retriever: Retriever
     answerer: Answerer
     conversations: Conversations
-    eraser: Eraser
     caches: Caches
     checks: Callable[[], Awaitable[Mapping[str, Any]]]  # name -> state; what /readyz reports
     started_at: int

@@ -14,9 +14,11 @@ from ragagent.cli.census import Kind
 from ragagent.cli.client import JSON, Client, with_client
 from ragagent.cli.control import asked
 from ragagent.cli.data_directory import with_data, with_settings
+from ragagent.cli.database import opened
 from ragagent.cli.output import Cell, Output, duration, reporting, size, table
 from ragagent.config import Config, Data
 from ragagent.errors import RagagentError, Unavailable
+from ragagent.store import erasures
 
 _WORKERS = ("WORKER", "PID", "L1 HITS", "L2 HITS", "SEMANTIC", "ENTRIES", "MEMORY", "EVICTED", "FLIGHTS", "REDIS")
 _LOOKUPS = ("TIER", "KIND", "LOOK-UPS", "HIT", "STALE", "MISS", "ERROR", "HIT %")
@@ -54,8 +56,8 @@ def stats(out: Output, client: Client, data: Data) -> None:
 
 @cache.command("purge")
 @click.option("--kind", type=click.Choice(["answer", "retrieval", "embedding"]), help="Values of this kind alone.")
-@click.option("--tenant", metavar="NAME", help="Another tenant's, straight in Redis.")
-@click.option("--all", "everyone", is_flag=True, help="All tenants', straight in Redis.")
+@click.option("--tenant", metavar="NAME", help="Another tenant's, without its key.")
+@click.option("--all", "everyone", is_flag=True, help="All tenants'.")
 @reporting
 @with_client
 @with_settings
@@ -185,7 +187,10 @@ def _purged(settings: Config, tenant: str | None, kind: str | None) -> JSON:
         raise click.UsageError("--all takes everything, or '--kind embedding'.")
     owner = names.SHARED if kind == "embedding" else tenant
     prefix = names.PREFIX if owner is None else names.tenant_prefix(owner) + (f"{kind}:" if kind else "")
-    count, complete = census.purge(settings.redis, prefix)
+    with opened(settings.data) as database:
+        count, complete = census.purge(settings.redis, prefix) if settings.redis.url else (0, True)
+        with database.write() as tx:
+            erasures.add_purge(tx, prefix)  # Behind Redis, so that no worker fills itself from there again.
     return {
         "object": "ragagent.cache.purge",
         "scope": "all" if tenant is None else "tenant",
@@ -198,7 +203,7 @@ def _purged(settings: Config, tenant: str | None, kind: str | None) -> JSON:
 
 def _gone(found: Mapping[str, Any]) -> str:
     if found["local"] is None:
-        return f"{found['redis']} values went from Redis. What workers hold themselves goes with 'ragagent reload'."
+        return f"{found['redis']} values went from Redis. What the workers hold themselves is gone within a second."
     return f"{found['local']} values went from the worker that answered, {found['redis']} from Redis."
 
 

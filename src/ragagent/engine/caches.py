@@ -14,6 +14,7 @@ from ragagent.cache.keys import Kind
 from ragagent.cache.lookups import Lookups
 from ragagent.cache.tiered import TieredCache
 from ragagent.engine.answering.semantic import Semantic
+from ragagent.engine.eraser import Eraser
 from ragagent.errors import Forbidden, Invalid
 from ragagent.types import Caller
 
@@ -25,6 +26,7 @@ PURGEABLE: Sequence[str] = tuple(kind for kind in get_args(Kind) if kind != "emb
 class Caches:
     tiered: TieredCache
     lookups: Lookups
+    eraser: Eraser
     semantic: Semantic | None
 
     def stats(self) -> Mapping[str, Any]:
@@ -62,12 +64,12 @@ class Caches:
         }
 
     async def purge(self, caller: Caller, kind: str | None) -> Purged:
-        """Drop the caller's tenant's values, of one kind or all. Raises Invalid, Forbidden."""
+        """Drop the caller's tenant's values, of one kind or all, in every worker. Raises Invalid, Forbidden."""
         if caller.stores is not None:
             raise Forbidden("This key is bound to some stores; purging the tenant's cache takes one that is not.")
         if kind is not None and kind not in PURGEABLE:
             raise Invalid(f"'kind' has value '{kind:.80}'; it must be one of {', '.join(PURGEABLE)}.", param="kind")
-        return await self.tiered.purge(keys.tenant_prefix(caller.tenant) + (f"{kind}:" if kind else ""))
+        return await self.eraser.purge(keys.tenant_prefix(caller.tenant) + (f"{kind}:" if kind else ""))
 
     def report(self) -> None:
         """Have the exporter ask for all of this. After `telemetry.init`."""

@@ -22,6 +22,7 @@ from typing import Any, Literal, Self, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from ragagent import names, telemetry
 from ragagent.remote import meter
 from ragagent.remote.address import parse
 from ragagent.remote.backend import Backend
@@ -203,6 +204,20 @@ class Remote:
             is_breaker_open=self._gate.is_breaker_open,
             no_replies=dict(self._gate.no_replies),
         )
+
+    def report(self) -> None:
+        """Have the exporter ask for what the connection does at that moment. After `telemetry.init`."""
+
+        def connections() -> list[tuple[dict[str, str], int]]:
+            stats = self.stats()
+            counts = {"used": stats.in_use, "idle": stats.connections - stats.in_use}
+            return [({**meter.POOL, names.DB_CONNECTION_STATE: state}, count) for state, count in counts.items()]
+
+        telemetry.gauge(names.DEPENDENCY_UP, lambda: [({names.DEPENDENCY: "redis"}, int(self.state == "up"))])
+        telemetry.gauge(names.REDIS_CONNECTIONS, connections)
+        telemetry.gauge(names.REDIS_CONNECTIONS_MAX, lambda: [(meter.POOL, self.stats().most)])
+        telemetry.gauge(names.REDIS_PENDING, lambda: [(meter.POOL, self.stats().waiting)])
+        telemetry.gauge(names.REDIS_BREAKER_OPEN, lambda: int(self.stats().is_breaker_open))
 
     async def aclose(self, timeout_seconds: float = 1.0) -> None:
         await self._gate.aclose(timeout_seconds)
