@@ -5,7 +5,6 @@ import contextlib
 import datetime
 import ipaddress
 import logging
-import re
 import ssl
 import subprocess
 import sys
@@ -228,27 +227,6 @@ async def test_keys_come_in_pages_that_end_with_the_reason_why_there_are_no_more
 
 async def test_a_purge_that_runs_out_of_time_says_so(remote: Remote) -> None:
     assert await remote.purge("rag:1:", timeout_seconds=0) == (0, False)
-
-
-async def test_what_the_manual_allows_its_user_is_enough(redis: RedisServer) -> None:
-    manual = (Path(__file__).parents[2] / "conf" / "ragagent.toml").read_text()
-    allowed = re.findall(
-        r"[+~&][a-z:*|]+", manual[manual.index("What its user must be allowed") : manual.index("in a cluster +")]
-    )
-    redis.command("ACL", "SETUSER", "careful", "reset", "resetchannels", "on", ">secret", *allowed)
-    async with Remote(f"redis://careful:secret@127.0.0.1:{redis.port}/1", client_name="careful") as remote:
-        assert await remote.set(KEY, b"value", ttl=60) is None
-        assert await asyncio.gather(*(remote.get(KEY) for _ in range(3))) == [b"value"] * 3
-        assert await remote.run("return redis.call('GET', KEYS[1])", [KEY]) == b"value"
-        assert remote.database == 1
-        async with remote.dedicated() as client, client.pubsub() as subscription:
-            await subscription.subscribe("rag:bus")
-            assert (await subscription.get_message(timeout=5))["type"] == "subscribe"
-            assert await remote.publish("rag:bus", b"news") == 1
-            await subscription.unsubscribe()
-        assert await remote.purge("rag:1:") == (1, True)
-        assert remote.stats().no_replies == {}
-        assert await remote.set("someone:else", b"value", ttl=60) is NoReply.REFUSED
 
 
 async def test_its_connections_bear_its_name_and_are_gone_when_it_closes(redis: RedisServer) -> None:
