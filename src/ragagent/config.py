@@ -231,8 +231,8 @@ class Session:
     wait_seconds: float = _key(2.0, minimum=0)
     idle_seconds: float = _key(86_400.0, minimum=1)
     max_age_seconds: float = _key(30 * 86_400.0, minimum=1)
-    turn_bytes: int = _key(32 * 1024, minimum=1)
-    max_bytes: int = _key(256 * 1024, minimum=1)
+    turn_bytes: int = _key(128 * 1024, minimum=1)
+    max_bytes: int = _key(MIB, minimum=1)
     max_turns: int = _key(200, minimum=1)
     tenant_sessions: int = _key(10_000, minimum=0)  # 0, here and below: no such limit
     tenant_bytes: int = _key(4096 * MIB, minimum=0)
