@@ -1,8 +1,9 @@
-"""A Redis user with the rights that the manual names, and no others: everything that uses Redis is content."""
+"""All that uses Redis, on each kind of it: cache, limits, sessions, erasing, purges. Nothing is refused or lost."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,15 @@ import pytest
 from application import TEXTS, running
 from ragagent.remote.connection import NoReply, Remote
 from redis_server import RedisServer
+from redis_topologies import redis_cluster, redis_sentinel
 
 pytestmark = [pytest.mark.anyio, pytest.mark.redis]
 
 QUESTION = "When did the Øresund Bridge open?"
 
 
-@pytest.fixture
-def url(redis: RedisServer) -> str:
-    """The URL of a user who may do what the manual says."""
+def careful(redis: RedisServer) -> str:
+    """Return the URL of a user who may do what the manual says, and nothing else."""
     manual = (Path(__file__).parents[2] / "conf" / "ragagent.toml").read_text()
     allowed = re.findall(
         r"[+~&][a-z:*|]+", manual[manual.index("What its user must be allowed") : manual.index("in a cluster also +")]
@@ -27,10 +28,21 @@ def url(redis: RedisServer) -> str:
     return f"redis://careful:secret@127.0.0.1:{redis.port}/1"
 
 
-async def test_what_the_manual_allows_is_enough(tmp_path: Path, url: str) -> None:
+@pytest.fixture(params=["careful", "cluster", "sentinel"])
+def url(redis: RedisServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "careful":
+        yield careful(redis)
+        return
+    kind = redis_cluster if request.param == "cluster" else redis_sentinel
+    with kind() as servers:
+        yield servers.url
+
+
+async def test_everything_works_on_every_kind(tmp_path: Path, url: str) -> None:
     async with running(
         tmp_path,
         REDIS_URL=url,
+        RAGAGENT_REDIS__TIMEOUT_SECONDS="1",
         RAGAGENT_CACHE__LOCAL_BYTES="0",
         RAGAGENT_LIMITS__REQUESTS_PER_MINUTE="1000",
         RAGAGENT_LIMITS__CONCURRENT_ANSWERS="1000",
@@ -52,8 +64,8 @@ async def test_what_the_manual_allows_is_enough(tmp_path: Path, url: str) -> Non
         assert (told.state, told.no_replies) == ("up", {})
 
 
-async def test_what_it_does_not_allow_is_refused(url: str) -> None:
-    async with Remote(url) as remote:
+async def test_what_the_manual_does_not_allow_is_refused(redis: RedisServer) -> None:
+    async with Remote(careful(redis)) as remote:
         assert remote.database == 1
         assert await remote.set("rag:1:x", b"", 60) is None
         assert await remote.set("someone:else", b"", 60) is NoReply.REFUSED
