@@ -25,7 +25,7 @@ WORDS = ["It was completed", " in 1889", " [1", "]. It also", " flies [9]."]
 class Talking:
     """A generator that says a word each time it may, and can be made to fail."""
 
-    model = "talking"
+    model = identity = "talking"
 
     def __init__(self) -> None:
         self.prompts = 0
