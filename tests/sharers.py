@@ -25,11 +25,11 @@ from typing import Any
 from ragagent.cache import keys
 from ragagent.cache.envelope import STAMP
 from ragagent.cache.fetched import Streaming
-from ragagent.cache.flight import Tell
+from ragagent.cache.flights.flight import Tell
+from ragagent.cache.flights.relay import Relay
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life
 from ragagent.cache.local import LocalCache
-from ragagent.cache.relay import Relay
 from ragagent.cache.tiered import TieredCache
 from ragagent.errors import RagagentError, Upstream
 from ragagent.remote.connection import Remote

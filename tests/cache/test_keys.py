@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from ragagent.cache import keys
+from ragagent.cache.erasing.tags import Tag
 from ragagent.cache.keys import Key
-from ragagent.cache.tags import Tag
 from ragagent.types import Comparison, Compound, Message
 
 TEXT = st.text(max_size=8)

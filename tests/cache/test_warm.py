@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragagent.cache import warm
-from ragagent.cache.tags import Tag
+from ragagent.cache.erasing.tags import Tag
 from ragagent.cache.warm import Warm
 
 ASCII = st.text(st.characters(codec="ascii"), max_size=130)

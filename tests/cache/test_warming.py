@@ -12,9 +12,9 @@ import pytest
 
 from ragagent.cache import envelope, warm
 from ragagent.cache import warming as module
+from ragagent.cache.erasing.tags import Tag, Tags
 from ragagent.cache.life import Life
 from ragagent.cache.local import LocalCache
-from ragagent.cache.tags import Tag, Tags
 from ragagent.cache.warm import Warm
 from ragagent.cache.warming import LIFE_SECONDS, Warming
 from ragagent.types import Erasure

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from ragagent.cache.flight import Flight, Work
+from ragagent.cache.flights.flight import Flight, Work
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life, Nothing
 

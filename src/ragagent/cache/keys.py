@@ -3,7 +3,7 @@
 The versions in a key are the invalidation. `store_seq` is SQLite's write counter and `manifest_seq` what the index
 shows; a write or a publish moves one of them, and from then on nobody asks for the old key. So a stale answer needs
 no message to become unreachable. What was erased must also leave the memory of every tier: for that a key carries
-tags, the stores that its value was read from, and when; see `tags.py`.
+tags, the stores that its value was read from, and when; see `erasing/tags.py`.
 
 Redis Cluster hashes only what stands between the first braces, so one tenant's keys share a slot. Those that belong to
 no tenant have braces around their own hash, and spread. Either way what is kept beside a value, under a longer name,
@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
+from ragagent.cache.erasing.tags import Tag
 from ragagent.cache.recipe import recipe
-from ragagent.cache.tags import Tag
 
 Kind = Literal["embedding", "retrieval", "answer"]
 Version = tuple[str, int, int]  # (name of the store's index, store_seq, manifest_seq)

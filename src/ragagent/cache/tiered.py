@@ -1,8 +1,8 @@
 """Both tiers as one: look in L1, then in L2, then compute once for everyone who is waiting.
 
-A hit in L1 is a plain look-up, before any await. Everything slower happens in the one flight of its key (flight.py),
+A hit in L1 is a plain look-up, before any await. Everything slower happens in the one flight of its key (flights/),
 so fifty callers cost one GET and one computation (computing.py); where it pays, one over all processes that share the
-Redis (relay.py). How long a value lives, and what an old one is good for, is life.py's to say.
+Redis. How long a value lives, and what an old one is good for, is life.py's to say.
 
 Values are plain structures (dict, list, str, bytes, numbers, None). Tuples come back as lists; callers of one flight
 share one object: do not change it.
@@ -14,16 +14,17 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
-from ragagent.cache import envelope, filing, keys
-from ragagent.cache.computing import Computing
+from ragagent.cache import envelope, keys
 from ragagent.cache.envelope import Entry
+from ragagent.cache.erasing import filing
+from ragagent.cache.erasing.tags import Tags
 from ragagent.cache.fetched import Fetched, Purged, Streaming, Wanted, bare
-from ragagent.cache.flight import Flight, Flights, Tell, Teller, Work
+from ragagent.cache.flights.computing import Computing
+from ragagent.cache.flights.flight import Flight, Flights, Tell, Teller, Work
+from ragagent.cache.flights.relay import Relay
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life, Nothing, is_early
 from ragagent.cache.local import LocalCache
-from ragagent.cache.relay import Relay
-from ragagent.cache.tags import Tags
 from ragagent.cache.tiers import CacheStats, OnEvent, Tiers
 from ragagent.errors import Invalid
 from ragagent.remote.connection import NoReply, Remote

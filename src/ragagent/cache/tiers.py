@@ -12,14 +12,15 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ragagent.cache import envelope, filing, timing
+from ragagent.cache import envelope, timing
 from ragagent.cache.envelope import Entry, Refused
+from ragagent.cache.erasing import filing
+from ragagent.cache.erasing.purges import Purges
+from ragagent.cache.erasing.tags import Tags
 from ragagent.cache.fetched import bare
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life, Nothing
 from ragagent.cache.local import LocalCache, LocalStats
-from ragagent.cache.purges import Purges
-from ragagent.cache.tags import Tags
 from ragagent.remote.connection import NoReply, Remote, RemoteStats
 from ragagent.remote.lease import Lease
 from ragagent.types import Erasure

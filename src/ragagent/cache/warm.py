@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgpack
 
-from ragagent.cache.tags import Tag
+from ragagent.cache.erasing.tags import Tag
 
 T = TypeVar("T")
 

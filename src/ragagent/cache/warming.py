@@ -22,8 +22,8 @@ from pathlib import Path
 
 from ragagent.cache import envelope, warm
 from ragagent.cache.envelope import Refused
+from ragagent.cache.erasing.tags import Tag, Tags
 from ragagent.cache.local import LocalCache
-from ragagent.cache.tags import Tag, Tags
 from ragagent.cache.warm import Warm
 
 WATCH_SECONDS = 60.0

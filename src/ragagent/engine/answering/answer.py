@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ragagent import names, telemetry
 from ragagent.cache import keys
 from ragagent.cache.fetched import Streaming, Tier
-from ragagent.cache.flight import Tell
+from ragagent.cache.flights.flight import Tell
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life, Nothing
 from ragagent.cache.tiered import TieredCache

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 from ragagent.cache.fetched import Streaming
-from ragagent.cache.flight import Tell
+from ragagent.cache.flights.flight import Tell
 from ragagent.cache.life import Nothing
 from ragagent.errors import Upstream
 from ragagent.types import Answer, Citation, Usage

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import msgpack
 
 from ragagent import errors
-from ragagent.cache.flight import Teller, Work
+from ragagent.cache.flights.flight import Teller, Work
 from ragagent.errors import RagagentError, Unavailable
 from ragagent.remote.connection import NoReply
 from ragagent.remote.lease import Held, Lease, Leases, Newer

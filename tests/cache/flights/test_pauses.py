@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ragagent.cache.pauses import MAX_PAUSES, PAUSE_SECONDS, Pauses
+from ragagent.cache.flights.pauses import MAX_PAUSES, PAUSE_SECONDS, Pauses
 
 
 def test_a_pause_ends_by_itself_and_can_be_begun_again() -> None:

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from ragagent.cache import envelope
 from ragagent.cache.envelope import Entry
 from ragagent.cache.fetched import Fetched, Wanted, bare
-from ragagent.cache.flight import Tell, Teller
+from ragagent.cache.flights.flight import Tell, Teller
+from ragagent.cache.flights.pauses import Pauses
+from ragagent.cache.flights.relay import BROKEN_OFF, Computed, Received, Relay
 from ragagent.cache.life import Nothing
-from ragagent.cache.pauses import Pauses
-from ragagent.cache.relay import BROKEN_OFF, Computed, Received, Relay
 from ragagent.cache.tiers import Tiers
 from ragagent.errors import Unavailable
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ragagent.cache.purges import REMEMBERED, Purges
+from ragagent.cache.erasing.purges import REMEMBERED, Purges
 
 
 def test_a_purge_covers_the_keys_under_its_prefix_that_were_on_their_way() -> None:

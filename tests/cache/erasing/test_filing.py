@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ragagent.cache import envelope, filing, keys
+from ragagent.cache import envelope, keys
+from ragagent.cache.erasing import filing
 from ragagent.cache.keys import Key
 from ragagent.remote.connection import Remote
 from ragagent.remote.lease import Lease, Leases

@@ -15,10 +15,10 @@ import pytest
 from ragagent.cache import envelope
 from ragagent.cache.envelope import Entry
 from ragagent.cache.fetched import Streaming
-from ragagent.cache.flight import Tell, Teller
+from ragagent.cache.flights.flight import Tell, Teller
+from ragagent.cache.flights.relay import Computed, Received, Relay
 from ragagent.cache.life import Life
 from ragagent.cache.local import LocalCache
-from ragagent.cache.relay import Computed, Received, Relay
 from ragagent.cache.tiered import TieredCache
 from ragagent.errors import Unavailable
 from ragagent.remote.connection import Remote

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from ragagent.cache import tags as module
-from ragagent.cache.tags import SPARE, Tag, Tags
+from ragagent.cache.erasing import tags as module
+from ragagent.cache.erasing.tags import SPARE, Tag, Tags
 from ragagent.types import Erasure
 
 

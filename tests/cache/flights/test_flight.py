@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
-from ragagent.cache.flight import Flight, Flights, Tell
+from ragagent.cache.flights.flight import Flight, Flights, Tell
 from ragagent.errors import Unavailable
 
 pytestmark = pytest.mark.anyio

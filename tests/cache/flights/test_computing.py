@@ -11,10 +11,10 @@ import pytest
 
 from ragagent.cache import keys
 from ragagent.cache.fetched import Fetched, Streaming
-from ragagent.cache.flight import Tell
+from ragagent.cache.flights.flight import Tell
+from ragagent.cache.flights.pauses import PAUSE_SECONDS
 from ragagent.cache.life import JITTER, Life, Nothing
 from ragagent.cache.local import LocalCache
-from ragagent.cache.pauses import PAUSE_SECONDS
 from ragagent.cache.tiered import TieredCache
 from ragagent.errors import Invalid, Unavailable, Upstream
 from ragagent.remote.connection import Remote
