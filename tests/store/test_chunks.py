@@ -171,10 +171,22 @@ def test_chunks_pass_by_the_attributes_that_their_document_has_now(database: Dat
         one, two = (ingested(tx, store, "a", "b", attributes={"n": n}) for n in (1, 2))
         ids = [column(tx, "SELECT id FROM chunks WHERE document_id = ?", [row.id]) for row in (one, two)]
         tree = Comparison("eq", "n", 2)
-        assert chunks.passing(tx, {*ids[0], ids[1][0], 999}, tree) == {ids[1][0]}
+        assert chunks.passing(tx, {*ids[0], ids[1][0], 999}, two.seq, tree) == {ids[1][0]}
         documents.set_attributes(tx, one, {"n": 2})
-        assert chunks.passing(tx, [*ids[0], *ids[1]], tree) == {*ids[0], *ids[1]}
-        assert chunks.passing(tx, [], tree) == set()
+        assert chunks.passing(tx, [*ids[0], *ids[1]], two.seq, tree) == {*ids[0], *ids[1]}
+        assert chunks.passing(tx, [*ids[0], *ids[1]], one.seq, tree) == {*ids[0]}
+        assert chunks.passing(tx, [], two.seq, tree) == set()
+
+
+def test_chunks_are_visible_from_their_birth_to_their_replacement(database: Database) -> None:
+    with database.write() as tx:
+        store = new_store(tx)
+        old = ingested(tx, store, "a", external_id="x")
+        new = ingested(tx, store, "b", external_id="x")
+        both = column(tx, "SELECT id FROM chunks ORDER BY id")
+        assert chunks.visible(tx, {*both, 999}, old.seq - 1) == set()
+        assert chunks.visible(tx, both, old.seq) == {both[0]}
+        assert chunks.visible(tx, both, new.seq) == {both[1]}
 
 
 def test_evidence_is_of_its_store_alone(database: Database) -> None:

@@ -72,13 +72,24 @@ def evidence(tx: Transaction, store_id: str, hits: Sequence[Hit], visible_seq: i
     ]
 
 
-def passing(tx: Transaction, chunk_ids: Collection[int], tree: Filter) -> set[int]:
-    """Return those of the chunks whose documents the filter lets through."""
+def visible(tx: Transaction, chunk_ids: Collection[int], visible_seq: int) -> set[int]:
+    """Return those of the chunks that `evidence` would return."""
+    marks = ", ".join("?" * len(chunk_ids))
+    rows = tx.execute(
+        f"SELECT id FROM chunks WHERE id IN ({marks}) AND seq <= ? AND (dead_seq IS NULL OR dead_seq > ?)",
+        (*chunk_ids, visible_seq, visible_seq),
+    )
+    return {row[0] for row in rows}
+
+
+def passing(tx: Transaction, chunk_ids: Collection[int], visible_seq: int, tree: Filter) -> set[int]:
+    """Return those of them whose documents the filter lets through."""
     sql, parameters = filters.clause(tree)
     marks = ", ".join("?" * len(chunk_ids))
     rows = tx.execute(
-        f"SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id IN ({marks}) AND ({sql})",
-        (*chunk_ids, *parameters),
+        f"""SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id IN ({marks}) AND ({sql})
+            AND c.seq <= ? AND (c.dead_seq IS NULL OR c.dead_seq > ?)""",
+        (*chunk_ids, *parameters, visible_seq, visible_seq),
     )
     return {row[0] for row in rows}
 

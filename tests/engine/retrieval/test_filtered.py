@@ -9,7 +9,7 @@ from ragagent.engine.retrieval import filtered
 from ragagent.engine.retrieval.filtered import Filtered
 from ragagent.engine.retrieval.sieve import Sieve
 from ragagent.index.searcher import Legs
-from ragagent.store import attributes
+from ragagent.store import attributes, documents
 from ragagent.types import Comparison, Filter
 
 pytestmark = pytest.mark.anyio
@@ -102,3 +102,24 @@ async def test_attributes_that_change_are_seen_by_the_next_search(
     assert before == 3
     assert len((await search(world, store_id, sieve, tree)).lexical) == 4
     assert sieve.asked == (2 if is_known else 0)
+
+
+async def test_both_ways_measure_by_what_is_there_while_an_index_remembers_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributes, "BROAD", 10)
+    store_id = await ladder(world)
+    sieve, tree = Counting(world.database, MIB), Comparison("eq", "half", True)
+    for _ in range(2):
+        before = await search(world, store_id, sieve, tree)
+    best = before.lexical[0][0]
+    with world.database.write() as tx:
+        sql = "SELECT d.file_id FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id = ?"
+        document = documents.find(tx, store_id, tx.execute(sql, (best,)).fetchone()[0])
+        assert document is not None
+        documents.remove(tx, document)
+    first, second, asked = await both_ways(world, store_id, tree)
+    assert (first.lexical[0], asked) == (before.lexical[1], 0)
+    for legs in (second, await search(world, store_id, sieve, tree)):
+        assert best not in {chunk_id for chunk_id, _ in (*legs.dense, *legs.lexical)}
+        assert legs.lexical[0] == first.lexical[0]

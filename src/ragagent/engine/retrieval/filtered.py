@@ -44,7 +44,12 @@ class Filtered:
             if legs is not None:
                 return legs
         allowed = self._sieve.admitted(store_id, tree)
-        return searcher.search(vector, terms, candidates=self._candidates, documents=allowed)
+        found = searcher.search(vector, terms, candidates=self._candidates, documents=allowed)
+        # What is erased may be among both for a moment. Its text is never read; but its score would be the measure of
+        # the others', which the other way, that reads SQLite, does not let it be: both are to say the same.
+        with self._database.read() as tx:
+            living = chunks.visible(tx, _ids(found), searcher.seq)
+        return Legs(*([hit for hit in leg if hit[0] in living] for leg in (found.dense, found.lexical)))
 
     def _tested(
         self, store_id: str, searcher: Searcher, tree: Filter, vector: np.ndarray, terms: Sequence[str]
@@ -55,7 +60,7 @@ class Filtered:
                 return None
         found = searcher.search(vector, terms, candidates=WIDER * self._candidates)
         with self._database.read() as tx:
-            passing = chunks.passing(tx, {chunk_id for chunk_id, _ in (*found.dense, *found.lexical)}, tree)
+            passing = chunks.passing(tx, _ids(found), searcher.seq, tree)
         legs = [self._kept(leg, passing) for leg in (found.dense, found.lexical)]
         return None if None in legs else Legs(*(leg for leg in legs if leg is not None))
 
@@ -64,6 +69,10 @@ class Filtered:
         # A leg that found fewer than it might has shown all that there is, however few of them pass.
         is_enough = len(kept) >= self._candidates or len(leg) < WIDER * self._candidates
         return kept[: self._candidates] if is_enough else None
+
+
+def _ids(found: Legs) -> set[int]:
+    return {chunk_id for chunk_id, _ in (*found.dense, *found.lexical)}
 
 
 def check_filter(tx: Transaction, store_ids: Sequence[str], tree: Filter) -> None:
