@@ -32,6 +32,8 @@ from ragagent.providers.base import Generator
 from ragagent.text import count_tokens, language
 from ragagent.types import Answer, Caller, Evidence, Message, Prompt, Usage
 
+Source = Tier | Literal["semantic"]
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -52,7 +54,7 @@ class Question:
 class Reply:
     """An answer under way: pieces of text, then the finished Answer, which is the last item."""
 
-    tier: Tier | Literal["semantic"]
+    tier: Source
     generations: Mapping[str, int]
     pieces: Pieces
     timings: Mapping[str, float] = field(default_factory=dict)
@@ -103,8 +105,7 @@ class Answerer:
         if isinstance(found, Streaming):
             reply = Reply(found.tier, found.first, recorded.follow(found))
         else:
-            answer = recorded.unpack(found.value)
-            reply = Reply(found.tier, answer.generations, recorded.replay(answer))
+            reply = replay(recorded.unpack(found.value), found.tier)
             if found.tier == "l2" and self._semantic is not None:  # Another worker has answered it.
                 self._semantic.learn(question.query, self._key_of(caller, question))
         if made:
@@ -149,14 +150,13 @@ class Answerer:
             return None
         found = await self._cache.get(key)  # An answer of its own comes first.
         if found is not None:
-            answer = recorded.unpack(found.value)
-            return Reply(found.tier, answer.generations, recorded.replay(answer))
+            return replay(recorded.unpack(found.value), found.tier)
         match = await semantic.find(query, twin, key_of)
         if match is None:
             return None
         answer = recorded.unpack(match.value)
         semantic.doubt(query, key_of, answer, lambda: self._anew(caller, question))
-        return Reply("semantic", answer.generations, recorded.replay(answer), twin=match.twin)
+        return replay(answer, "semantic", match.twin)
 
     def _key_of(self, caller: Caller, question: Question) -> KeyOf:
         return lambda text: self._key(caller, question.asked_as(text))
@@ -234,9 +234,9 @@ async def finished(pieces: Pieces) -> Answer:
     raise AssertionError("a reply ends with its Answer")
 
 
-def replay(answer: Answer) -> Reply:
-    """Return the reply of an answer that was given before, and kept by whoever asks."""
-    return Reply("bypass", answer.generations, recorded.replay(answer))
+def replay(answer: Answer, tier: Source = "bypass", twin: Twin | None = None) -> Reply:
+    """Return the reply of an answer that was given before, and kept in that tier, or by whoever asks."""
+    return Reply(tier, answer.generations, recorded.replay(answer), twin=twin)
 
 
 def _asked(generator: Generator) -> dict[str, str]:
