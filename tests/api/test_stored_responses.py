@@ -177,7 +177,7 @@ async def test_what_is_finished_is_neither_cancelled_nor_streamed(api: Api, fact
 
 
 async def test_what_is_too_long_to_be_kept_is_answered_without(api: Api, facts: str) -> None:
-    long = [user("y" * 40_000), user(QUESTION)]
+    long = [user("y" * 140_000), user(QUESTION)]
     refused = await api.refusal(413, "POST", PATH, json=asking(long))
     assert refused["param"] == "input"
     assert "'store' false" in refused["message"]
