@@ -56,7 +56,7 @@ def crowd(how: str, where: str, directory: Path, *, skews: Sequence[float] = (0,
 async def main(how: str, where: str, attempts: int) -> None:
     remote = Remote(where, timeout_seconds=5) if how == "redis" else None
     if remote is not None:
-        await remote.start()
+        await remote.check()
     ledger = Ledger(Path(where) if remote is None else Path(f"table-{os.getpid()}"), remote)
     await ledger.take([TENANT], [Seat("rag:l:{t}:answers", 100, f"{os.getpid()}")])  # Everything is open now.
     print("ready", flush=True)

@@ -86,7 +86,7 @@ def test_stats_make_do_with_either_half(ask: Run, run: Run, fake: FakeRagagent, 
 def test_a_purge_is_of_the_keys_tenant(ask: Run, fake: FakeRagagent) -> None:
     result = ask("cache", "purge", "--kind", "answer")
     assert result.exit_code == 0
-    assert "3 values went from the worker that answered, 7 from Redis" in result.stdout
+    assert "7 values went from Redis, 3 from the worker that answered" in result.stdout
     assert fake.requests[-1].json == {"kind": "answer"}
     fake.is_partial = True
     partial = ask("cache", "purge", "--json")

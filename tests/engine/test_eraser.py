@@ -281,7 +281,12 @@ async def test_two_hundred_purges_reach_all_workers(
 
 @pytest.mark.redis
 async def test_who_was_cut_off_during_a_purge_of_another_host_drops_everything(
-    database: Database, redis: RedisServer, admin: Any, tmp_path: Path, slow_poll: None
+    database: Database,
+    redis: RedisServer,
+    admin: Any,
+    tmp_path: Path,
+    slow_poll: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     key = keys.retrieval("acme", [("vs_1", 1, 1)], "m", "q", {})
     with closing(Database.open(tmp_path / "other-host.db")) as elsewhere:
@@ -292,12 +297,12 @@ async def test_who_was_cut_off_during_a_purge_of_another_host_drops_everything(
             await until(lambda: here.eraser._has_joined or not here.eraser._bus.is_joined)  # type: ignore[union-attr]
             await until(lambda: here.eraser._bus.is_joined and not here.eraser._has_joined)  # type: ignore[union-attr]
             assert here.holds(key), "nothing was missed"
-            here.eraser._bus._url = "redis://127.0.0.1:1/0"  # type: ignore[union-attr]
-            admin.client_kill_filter(_type="pubsub")
-            await until(lambda: not here.eraser._bus.is_joined and there.eraser._bus.is_joined)  # type: ignore[union-attr]
-            await there.eraser.purge()
-            assert here.holds(key)
-            here.eraser._bus._url = redis.url  # type: ignore[union-attr]
+            with monkeypatch.context() as patched:
+                patched.setattr(here.remote, "dedicated", Remote("redis://127.0.0.1:1/0").dedicated)
+                admin.client_kill_filter(_type="pubsub")
+                await until(lambda: not here.eraser._bus.is_joined and there.eraser._bus.is_joined)  # type: ignore[union-attr]
+                await there.eraser.purge()
+                assert here.holds(key)
             await until(lambda: not here.holds(key))
 
 

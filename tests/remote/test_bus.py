@@ -19,8 +19,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.redis]
 
 
 class Hearer:
-    def __init__(self, bus: Bus) -> None:
-        self.bus = bus
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+        self.bus = Bus(remote)
         self.words: list[str] = []
         self.joins = 0
 
@@ -38,7 +39,7 @@ async def hearing(*urls: str) -> AsyncIterator[list[Hearer]]:
         hearers = []
         for url in urls:
             remote = await stack.enter_async_context(Remote(url, timeout_seconds=1.0))
-            hearers.append(Hearer(Bus(remote)))
+            hearers.append(Hearer(remote))
             stack.push_async_callback(hearers[-1].bus.aclose)
             hearers[-1].start()
         await until(lambda: all(hearer.joins for hearer in hearers))
@@ -92,6 +93,7 @@ async def test_a_server_that_hangs_is_noticed_and_found_again(redis: RedisServer
     async with hearing(redis.url) as (hearer,):
         redis.pause()
         await until(lambda: not hearer.bus.is_joined, 15)
+        await until(lambda: hearer.remote.state == "degraded", 5)  # Though nobody else has asked for anything.
         redis.resume()
         await until(lambda: hearer.joins == 2, 15)
 
@@ -132,7 +134,7 @@ async def test_silence_is_no_loss(redis: RedisServer) -> None:
 
 async def test_without_a_server_nothing_happens() -> None:
     async with Remote("redis://127.0.0.1:1/0") as remote:
-        hearer = Hearer(Bus(remote))
+        hearer = Hearer(remote)
         hearer.start()
         assert not await hearer.bus.tell("nobody hears")
         assert isinstance(await hearer.bus.token(), NoReply)

@@ -204,7 +204,10 @@ def _purged(settings: Config, tenant: str | None, kind: str | None) -> JSON:
 def _gone(found: Mapping[str, Any]) -> str:
     if found["local"] is None:
         return f"{found['redis']} values went from Redis. What the workers hold themselves is gone within a second."
-    return f"{found['local']} values went from the worker that answered, {found['redis']} from Redis."
+    return (
+        f"{found['redis']} values went from Redis, {found['local']} from the worker that answered. What the others "
+        "hold is gone within a second."
+    )
 
 
 def _kind(kind: Kind) -> Sequence[Cell]:

@@ -75,6 +75,7 @@ class Bus:
                 if self.is_joined:
                     log.info("The bus to the other workers was lost (%s).", type(exc).__name__)
                     pause = PAUSE_SECONDS[0]
+                    await self._remote.check()  # Where nobody asks anything, nobody else would notice.
             self.is_joined = False
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # Workers lose it together.
             pause = min(2 * pause, longest)

@@ -80,7 +80,7 @@ class Remote:
         self._gate = Gate(self._topology, connections, budget_seconds, is_on=bool(url))
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        await self.check()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -102,9 +102,9 @@ class Remote:
         """The number of the database. Channels are the server's, not a database's."""
         return self._database
 
-    async def start(self) -> None:
-        """Ask for the server once, so that the first request finds it up. Without this, the first call asks."""
-        await self._gate.start()
+    async def check(self) -> None:
+        """Ask for the server once: before the first request, or where there is a sign that it has gone."""
+        await self._gate.check()
 
     async def call(self, command: str, run: Callable[[], Awaitable[T]]) -> T | NoReply:
         """Run one command, or say why not. `command` names it in logs and metrics."""

@@ -82,8 +82,8 @@ class Gate:
         """Whether the server takes what it is asked."""
         return not self._breaker.is_open and not self._refused
 
-    async def start(self) -> None:
-        if self._is_on and not await self._breaker.check():
+    async def check(self) -> None:
+        if self._is_on and not self._is_closed and not await self._breaker.check():
             self._breaker.allows()
 
     async def aclose(self, timeout_seconds: float) -> None:
