@@ -95,6 +95,14 @@ async def test_an_empty_directory_will_do_and_so_will_a_mount_point(whole: Path,
     assert files(target) == ["index", "lost+found", "pepper", "ragagent.db"]
 
 
+async def test_what_a_server_leaves_beside_its_data_is_in_nobodys_way(whole: Path, target: Data) -> None:
+    (target.path / "warm").mkdir(parents=True)
+    for left in (target.limits, target.session_locks, target.doorbell, target.path / "supervisor.pid"):
+        left.touch()
+    restore.restore(whole, target, ignore)
+    assert target.database.is_file()
+
+
 @pytest.mark.parametrize("name", ["ragagent.db", "pepper", "index", "photo.jpg"])
 async def test_a_directory_with_anything_in_it_is_refused(whole: Path, target: Data, name: str) -> None:
     target.path.mkdir(parents=True)

@@ -37,7 +37,16 @@ from ragagent.store.snapshot import Contents
 _STAGING = "restore.tmp"
 _PIDFILE = "supervisor.pid"
 # What may lie in a directory that has no data: our own unfinished try, and what a file system or a server leaves.
-_NO_DATA = {_STAGING, "lost+found", _PIDFILE, "control.sock", "indexer.sock", "warm"}
+_NO_DATA = {
+    _STAGING,
+    "lost+found",
+    _PIDFILE,
+    "control.sock",
+    "indexer.sock",
+    "sessions.lock",
+    "limits",
+    "warm",
+}
 
 
 @dataclass(frozen=True, slots=True)
