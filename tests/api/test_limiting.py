@@ -117,6 +117,17 @@ async def test_what_leads_nowhere_is_a_request_too(limited: Limited) -> None:
         assert (await api.http.get("/v1/models")).status_code == 429
 
 
+async def test_an_error_says_as_well_how_the_caller_stands(limited: Limited) -> None:
+    async with limited(limits__requests_per_minute=3) as api:
+        for left, (method, path) in enumerate((("GET", "/v1/nothing"), ("GET", "/v1/files/none"), ("POST", PATH))):
+            reply = await api.http.request(method, path)
+            assert reply.status_code in (400, 404)
+            assert reply.headers.get_list("x-ratelimit-remaining-requests") == [str(2 - left)]
+        refused = await api.http.get("/v1/files/none")
+        assert refused.status_code == 429
+        assert refused.headers.get_list("x-ratelimit-remaining-requests") == ["0"]
+
+
 async def test_the_body_of_who_is_refused_is_not_read(limited: Limited) -> None:
     async with limited(limits__requests_per_minute=1) as api:
         await api.http.get("/v1/models")

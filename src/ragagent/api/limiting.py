@@ -67,10 +67,14 @@ class Limit:
     async def _metered(self, scope: Scope, receive: Receive, send: Send, metered: Metered) -> None:
         scope["state"][_STATE] = metered
 
+        def headers() -> limit_headers.Headers:
+            return limit_headers.of(metered.grant.standings)
+
+        scope["state"][problems.HEADERS] = headers
+
         async def headed(message: Event) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ()), *limit_headers.of(metered.grant.standings)]
-                message = {**message, "headers": headers}
+                message = {**message, "headers": [*message.get("headers", ()), *headers()]}
             await send(message)
 
         try:

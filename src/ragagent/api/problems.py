@@ -42,6 +42,8 @@ STATUS: dict[str, tuple[int, str]] = {
     "insufficient_storage": (507, "server_error"),
 }
 RETRYABLE = {408, 429, 502, 503}
+# In scope["state"]: a function that returns what errors bear as well, from a ring further in that they have passed by.
+HEADERS = "error headers"
 
 
 @contextmanager
@@ -121,16 +123,22 @@ class Problems:
             if started:
                 raise  # The status is gone already; cutting the connection is the only honest end.
             _note(exc)
-            await response(exc)(scope, receive, send)
+            await _answer(exc, scope, receive, send)
         except ClientDisconnect:
             log.debug("the client left %s %r before its answer", scope["method"], scope["path"])
         except Exception:
             log.exception("unexpected error in %s %r", scope["method"], scope["path"])  # %r: a path may hold line ends.
             if started:
                 raise
-            await response(RagagentError("The server made a mistake; the request id leads to it in the log."))(
-                scope, receive, send
-            )
+            mistake = RagagentError("The server made a mistake; the request id leads to it in the log.")
+            await _answer(mistake, scope, receive, send)
+
+
+async def _answer(error: RagagentError, scope: Scope, receive: Receive, send: Send) -> None:
+    answer = response(error)
+    if (headers := scope.get("state", {}).get(HEADERS)) is not None:
+        answer.raw_headers.extend(headers())
+    await answer(scope, receive, send)
 
 
 def _note(exc: RagagentError) -> None:
