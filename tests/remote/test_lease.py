@@ -50,10 +50,10 @@ async def test_one_has_it_and_the_others_learn_who(leases: Leases) -> None:
 
 async def test_what_is_committed_is_found_and_the_lease_is_free(leases: Leases, remote: Remote) -> None:
     lease = await taken(leases)
-    assert await lease.commit(b"#v1: text", 60) is True
+    assert await lease.commit(b"#v1: text", 60) == "stored"
     assert await leases.acquire(NAME) == Newer(b"#v1: text")
     assert isinstance(await leases.acquire(NAME, known=b"v1"), Lease), "who knows that value wants another"
-    assert await lease.commit(b"#v2: text", 60) is False
+    assert await lease.commit(b"#v2: text", 60) == "lost"
     assert await remote.get(NAME) == b"#v1: text"
 
 
@@ -62,11 +62,11 @@ async def test_who_lost_it_can_store_nothing(leases: Leases, remote: Remote) -> 
     lost = await taken(short)
     await asyncio.sleep(0.05)
     lease = await taken(leases)
-    assert await lost.commit(b"#v1: old", 60) is False
+    assert await lost.commit(b"#v1: old", 60) == "lost"
     await lost.release(b"last words")
     assert await lost.beat(0, [b"a"]) == Beat(is_lost=True, is_followed=False, pieces=0)
     assert await leases.acquire(NAME) == Held(lease._token), "nor end its successor's"
-    assert await lease.commit(b"#v2: new", 60) is True
+    assert await lease.commit(b"#v2: new", 60) == "stored"
     assert await remote.get(NAME) == b"#v2: new"
 
 

@@ -18,11 +18,12 @@ from ragagent.cache.erasing import filing
 from ragagent.cache.erasing.purges import Purges
 from ragagent.cache.erasing.tags import Tags
 from ragagent.cache.fetched import bare
+from ragagent.cache.flights import relay
 from ragagent.cache.keys import Key
 from ragagent.cache.life import Life, Nothing
 from ragagent.cache.local import LocalCache, LocalStats
 from ragagent.remote.connection import NoReply, Remote, RemoteStats
-from ragagent.remote.lease import Lease
+from ragagent.remote.lease import Committed, Lease
 from ragagent.types import Erasure
 
 OnEvent = Callable[[str, str, str], None]
@@ -127,12 +128,13 @@ class Tiers:
 
         `delta`: how many seconds the computation took.
         """
-        entry = self._entry(key, value, life, delta) if self._may_keep(key, epoch) else None
-        if entry is not None:
+        entry = self._entry(key, value, life, delta)
+        is_kept = entry is not None and self._may_keep(key, epoch)
+        if entry is not None and is_kept:
             self._hold(key, entry)
         if lease is not None:
-            self._behind(self._settle(key, entry, lease))
-        elif entry is not None and self._remote is not None and self._remote.is_reachable:
+            self._behind(self._settle(key, entry, lease, is_kept=is_kept))
+        elif entry is not None and is_kept and self._remote is not None and self._remote.is_reachable:
             if len(self._writes) < MAX_WRITES:
                 self._behind(self._write(self._remote, key, entry))
             else:
@@ -196,21 +198,28 @@ class Tiers:
     async def _write(self, remote: Remote, key: Key, entry: Entry) -> None:
         await filing.keep(remote, key, envelope.compressed(entry.plain), entry.gone_at - self._clock())
 
-    async def _settle(self, key: Key, entry: Entry | None, lease: Lease) -> None:
+    async def _settle(self, key: Key, entry: Entry | None, lease: Lease, *, is_kept: bool) -> None:
+        """End the lease: with the value, or by telling it to those who follow, where it may not be kept."""
         if entry is None:
             return await lease.release()
         blob = envelope.compressed(entry.plain)
-        reply = await filing.commit(lease, key, blob, entry.gone_at - self._clock())
-        if isinstance(reply, NoReply):
-            # Once more: those who have heard the pieces in other processes wait for this, and have no other way on.
-            await asyncio.sleep(AGAIN_SECONDS)
-            reply = await filing.commit(lease, key, blob, entry.gone_at - self._clock())
-        if reply is False:
+        outcome = await self._commit(key, entry, blob, lease) if is_kept else "refused"
+        if outcome == "refused":
+            await lease.release(relay.whole(blob))
+        elif outcome == "lost":
             # Another computed it while we were stopped. Theirs is what everyone else has: let it be ours.
             self._refused["lost_lease"] += 1
             if self._local.peek(key.rendered) == entry.plain:
                 self._local.drop(key.rendered)
         return None
+
+    async def _commit(self, key: Key, entry: Entry, blob: bytes, lease: Lease) -> Committed | NoReply:
+        reply = await filing.commit(lease, key, blob, entry.gone_at - self._clock())
+        if isinstance(reply, NoReply):
+            # Once more: those who have heard the pieces in other processes wait for this, and have no other way on.
+            await asyncio.sleep(AGAIN_SECONDS)
+            reply = await filing.commit(lease, key, blob, entry.gone_at - self._clock())
+        return reply
 
     async def _discard(self, key: Key, reason: Refused) -> None:
         self._refused[reason] += 1

@@ -16,9 +16,9 @@ Nothing here raises: without an answer from Redis there is a NoReply, and every 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ragagent.remote.connection import NoReply, Remote
 
@@ -61,12 +61,18 @@ end
 if length > 0 then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
 return {redis.call('EXISTS', KEYS[3]), length}
 """
-# What comes behind it stores the value: its KEYS begin with the value's, its ARGV with the value and its milliseconds.
+# The body of `store`: its KEYS begin with the value's, its ARGV with the value and its milliseconds; it returns 1, or 0
+# where it refuses the value. Then the lease stays, for the holder to end it with last words.
 _COMMIT = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
-redis.call('UNLINK', KEYS[2])
-table.remove(KEYS, 2)
+local lease = table.remove(KEYS, 2)
 table.remove(ARGV, 1)
+local function store()
+%s
+end
+local stored = store()
+if stored == 1 then redis.call('UNLINK', lease) end
+return stored
 """
 _STORE = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1"
 _RELEASE = """
@@ -78,6 +84,10 @@ if ARGV[2] ~= '' then
 end
 return 1
 """
+
+
+Committed = Literal["stored", "lost", "refused"]
+_COMMITTED: Mapping[int, Committed] = {1: "stored", -1: "lost", 0: "refused"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +148,15 @@ class Lease:
         store: str = _STORE,
         keys: Sequence[str] = (),
         arguments: Sequence[int] = (),
-    ) -> bool | NoReply:
-        """Store the value for `ttl` seconds and end the lease; False: it was lost, and nothing is stored.
+    ) -> Committed | NoReply:
+        """Store the value for `ttl` seconds and end the lease. "lost": another may have it, and nothing is stored.
 
-        `store`: the script that does it, with further keys and arguments of its own.
+        `store`: the script that does it, with further keys and arguments of its own. "refused": it did not; the lease
+        is still ours.
         """
         names = [self._name, _lease(self._name), *keys]
-        reply = await self._remote.run(_COMMIT + store, names, [self._token, blob, milliseconds(ttl), *arguments])
-        return reply if isinstance(reply, NoReply) else reply >= 0
+        reply = await self._remote.run(_COMMIT % store, names, [self._token, blob, milliseconds(ttl), *arguments])
+        return reply if isinstance(reply, NoReply) else _COMMITTED[reply]
 
     async def release(self, last_words: bytes = b"") -> None:
         """End the lease without a value. `last_words`: a last piece, which is read for a while yet."""

@@ -73,8 +73,8 @@ async def test_who_has_lost_the_lease_stores_nothing_and_who_has_it_uses_it_up(r
     for each in (key(("vs_a", 3, 3)), keys.embedding("m", "q")):
         lease = await leases.acquire(each.rendered)
         assert isinstance(lease, Lease)
-        assert await filing.commit(lease, each, b"mine", 60) is True
-        assert await filing.commit(lease, each, b"again", 60) is False
+        assert await filing.commit(lease, each, b"mine", 60) == "stored"
+        assert await filing.commit(lease, each, b"again", 60) == "lost"
         assert values(admin) == {each.rendered}
         assert admin.get(each.rendered) == b"mine"
         admin.flushall()
@@ -82,8 +82,9 @@ async def test_who_has_lost_the_lease_stores_nothing_and_who_has_it_uses_it_up(r
     lease = await leases.acquire(late.rendered)
     assert isinstance(lease, Lease)
     await filing.erase(remote, erasure("vs_a", removed=4))
-    assert await filing.commit(lease, late, b"late", 60) is True
-    assert values(admin) == set(), "who waits for it must not wait in vain"
+    assert await filing.commit(lease, late, b"late", 60) == "refused"
+    await lease.release()
+    assert values(admin) == set()
 
 
 async def test_thousands_of_values_go_in_batches(remote: Remote, admin: Any) -> None:

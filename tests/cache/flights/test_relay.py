@@ -12,8 +12,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from ragagent.cache import envelope
+from ragagent.cache import envelope, keys
 from ragagent.cache.envelope import Entry
+from ragagent.cache.erasing import filing
 from ragagent.cache.fetched import Streaming
 from ragagent.cache.flights.flight import Tell, Teller
 from ragagent.cache.flights.relay import Computed, Received, Relay
@@ -23,6 +24,7 @@ from ragagent.cache.tiered import TieredCache
 from ragagent.errors import Unavailable
 from ragagent.remote.connection import Remote
 from ragagent.remote.lease import Lease, Leases
+from ragagent.types import Erasure
 from redis_server import RedisServer
 from servers import wait_until
 from sharers import LEASE_SECONDS, Sharer, key, sharers
@@ -194,7 +196,7 @@ async def test_for_one_who_is_silent_nobody_waits_for_ever(remote: Remote) -> No
     outcome = await relay.run(key("silent").rendered, ours, Teller(lambda piece: None))
     assert outcome == Computed("ours", None)
     assert 0.2 <= time.monotonic() - began < 3
-    assert await lease.commit(b"theirs", 60) is True, "whose lease is not touched"
+    assert await lease.commit(b"theirs", 60) == "stored", "whose lease is not touched"
 
 
 async def test_who_has_said_something_and_then_is_silent_is_an_error(remote: Remote) -> None:
@@ -260,3 +262,39 @@ async def test_a_commit_without_a_reply_is_tried_again(redis: RedisServer, remot
         assert heard == ["It was"]
         assert await whole == "all of it"
         await cache.aclose()
+
+
+@pytest.mark.parametrize("erased_by", ["the leader's worker", "another worker", "a purge"])
+async def test_what_may_not_be_kept_is_told_whole_to_who_has_heard_its_beginning(
+    remote: Remote, erased_by: str
+) -> None:
+    """A document is deleted while an answer is told: who hears it elsewhere asked before that, as the leader did."""
+    wanted = keys.answer("acme", [("vs_1", 4, 4)], "p", "e", "g", [erased_by], {})
+    erasure = Erasure(1, "acme", "vs_1", removed=5, replaced=0)
+    leading, following = (TieredCache(LocalCache(1024 * 1024), remote) for _ in range(2))
+    is_heard, computed = asyncio.Event(), 0
+
+    async def talk(tell: Tell) -> str:
+        nonlocal computed
+        computed += 1
+        tell("It was")
+        await is_heard.wait()
+        if erased_by == "a purge":
+            leading.forget()
+        elif erased_by == "another worker":
+            assert await filing.erase(remote, erasure)
+        else:
+            leading.erase(erasure)
+        return "all of it"
+
+    first = await leading.stream(wanted, talk, Life(60))
+    second = await following.stream(wanted, talk, Life(60))
+    assert isinstance(first, Streaming)
+    assert isinstance(second, Streaming)
+    assert second.first == "It was"
+    is_heard.set()
+    assert await first.value() == await second.value() == "all of it"
+    assert computed == 1
+    await leading.aclose()
+    assert await remote.get(wanted.rendered) is None
+    await following.aclose()

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from ragagent.cache import keys
 from ragagent.cache.keys import Key
 from ragagent.remote.connection import NoReply, Remote
-from ragagent.remote.lease import Lease, milliseconds
+from ragagent.remote.lease import Committed, Lease, milliseconds
 from ragagent.types import Erasure
 
 MARK_SECONDS = 3600  # longer than any answer takes: until then, whoever stores one has heard of the erasure himself
@@ -72,8 +72,8 @@ async def keep(remote: Remote, key: Key, blob: bytes, ttl: float) -> None:
         await remote.set(key.rendered, blob, ttl)
 
 
-async def commit(lease: Lease, key: Key, blob: bytes, ttl: float) -> bool | NoReply:
-    """Do the same with the right to do it, which ends; False: it was lost, and nothing is stored."""
+async def commit(lease: Lease, key: Key, blob: bytes, ttl: float) -> Committed | NoReply:
+    """Do the same with the right to do it; "refused": it was erased meanwhile."""
     places, marks = _filed(key)
     return await lease.commit(blob, ttl, store=_KEEP, keys=places, arguments=marks)
 

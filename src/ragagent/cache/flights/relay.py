@@ -31,7 +31,7 @@ SEND_SECONDS = 0.04  # between two sendings of pieces, while somebody wants them
 BEAT_SECONDS = 0.25  # between two looks at whether somebody does
 BROKEN_OFF = "The answer broke off: the process that wrote it is gone. Try again."
 
-_PIECE, _FAILURE = 0, 1
+_PIECE, _FAILURE, _WHOLE = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,33 +148,46 @@ class _Followed:
                 if not self._heard:
                     return None
                 continue
+            whole = self._take(heard.pieces, tell)
             if heard.pieces:
-                self._take(heard.pieces, tell)
                 pause, deadline = SEND_SECONDS, _now() + patience
-            if heard.blob is not None:
-                return heard.blob
+            if heard.blob is not None or whole is not None:
+                return heard.blob or whole
             if heard.token != self._holder:
                 break
         if self._heard:
             raise Unavailable(BROKEN_OFF)
         return None
 
-    def _take(self, pieces: Sequence[bytes], tell: Teller) -> None:
+    def _take(self, pieces: Sequence[bytes], tell: Teller) -> bytes | None:
+        """Tell the pieces. Return the whole, where it comes as one, for it is not kept. Raises the holder's failure."""
         for blob in pieces:
-            piece = _unpacked(blob)
-            if isinstance(piece, RagagentError):
+            kind, piece = _unpacked(blob)
+            if kind == _FAILURE:
                 raise piece
+            if kind == _WHOLE:
+                value: bytes = piece
+                return value
             self._heard += 1
             tell(piece)
+        return None
 
 
-def _unpacked(blob: bytes) -> Any:
-    """Return a piece as it was told, or the error that is the holder's last word."""
+def whole(blob: bytes) -> bytes:
+    """Return the last words of a holder whose value is not to be kept: those who follow asked when it did."""
+    words: bytes = msgpack.packb([_WHOLE, blob])
+    return words
+
+
+def _unpacked(words: bytes) -> tuple[int, Any]:
+    """Return a piece as it was told, or the error that is the holder's last word, and which of them it is."""
     try:
-        kind, piece = msgpack.unpackb(blob)
-        return errors.unpacked(piece) if kind == _FAILURE else piece
+        kind, piece = msgpack.unpackb(words)
+        if kind == _WHOLE and not isinstance(piece, bytes):
+            raise TypeError("A whole is bytes.")
+        return (kind, errors.unpacked(piece)) if kind == _FAILURE else (kind, piece)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException):
-        return Unavailable(BROKEN_OFF)  # Not what any of us has written.
+        return _FAILURE, Unavailable(BROKEN_OFF)  # Not what any of us has written.
 
 
 def _now() -> float:
