@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from ragagent import names, telemetry
@@ -123,23 +124,9 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
     conversations = Conversations(database, SessionLocks(config.data.session_locks), config.session, remote)
     await stack.enter_async_context(conversations.running())
     retriever = Retriever(database, searchers, embedders, cache, config.retrieval, config.cache)
-    semantic = None
-    if config.semantic.enabled:
-        semantic = Semantic(cache, retriever, config.semantic, on_event=lookups.note)
-        stack.push_async_callback(semantic.aclose)
+    semantic = _open_semantic(config, cache, retriever, lookups, stack)
     caches = Caches(cache, lookups, eraser, semantic)
     caches.report()
-
-    async def checks() -> Mapping[str, Any]:
-        told = {"semantic": semantic.state} if semantic is not None else {}
-        return {
-            **told,
-            "database": "ok",
-            "index": "ok" if config.data.index.is_dir() else "missing",
-            "indexer": "ok" if await database.view(jobs.oldest_age) < BEHIND_SECONDS else "behind",
-            "embedders": _embedders_state(await catalog.unserved()),
-            "redis": remote.state if remote else "off",
-        }
 
     services = Services(
         config=config,
@@ -160,7 +147,7 @@ async def _open(config: Config, slot: int, stack: AsyncExitStack) -> tuple[Servi
             semantic=semantic,
         ),
         caches=caches,
-        checks=checks,
+        checks=partial(_checks, config, database, catalog, remote, semantic),
         started_at=int(time.time()),
     )
     return services, warming
@@ -188,6 +175,31 @@ async def _open_cache(
     warming = Warming(local, config.data.warm, lambda: cache.epoch, cache.tags)
     stack.push_async_callback(warming.aclose)
     return cache, warming, lookups
+
+
+def _open_semantic(
+    config: Config, cache: TieredCache, retriever: Retriever, lookups: Lookups, stack: AsyncExitStack
+) -> Semantic | None:
+    if not config.semantic.enabled:
+        return None
+    semantic = Semantic(cache, retriever, config.semantic, on_event=lookups.note)
+    stack.push_async_callback(semantic.aclose)
+    return semantic
+
+
+async def _checks(
+    config: Config, database: Database, catalog: Catalog, remote: Remote | None, semantic: Semantic | None
+) -> Mapping[str, Any]:
+    """Return how well each part does: what /readyz tells."""
+    told = {"semantic": semantic.state} if semantic is not None else {}
+    return {
+        **told,
+        "database": "ok",
+        "index": "ok" if config.data.index.is_dir() else "missing",
+        "indexer": "ok" if await database.view(jobs.oldest_age) < BEHIND_SECONDS else "behind",
+        "embedders": _embedders_state(await catalog.unserved()),
+        "redis": remote.state if remote else "off",
+    }
 
 
 def _access(config: Config, database: Database) -> Access:

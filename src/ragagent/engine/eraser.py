@@ -85,7 +85,7 @@ class Eraser:
         if self._bus is not None:
             await self._bus.aclose()
         if self._task is not None:
-            # Told, not cancelled: a step under way had better end, and a cancellation can be lost inside redis-py.
+            # Told, not cancelled: a step under way had better end.
             self._is_leaving = True
             self.wake()
             _, late = await asyncio.wait([self._task], timeout=LEAVE_SECONDS)

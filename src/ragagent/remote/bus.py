@@ -52,7 +52,7 @@ class Bus:
         self._listener = asyncio.create_task(self._listen(on_word, on_join), name="bus")
 
     async def aclose(self, timeout_seconds: float = 1.0) -> None:
-        self._is_closed = True  # As well: a cancellation can be lost inside redis-py.
+        self._is_closed = True  # As well: redis-py can lose a cancellation, and this client knows no gate.
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener], timeout=timeout_seconds)

@@ -30,8 +30,6 @@ from ragagent.store.sessions import Bounds, SessionRow
 from ragagent.store.turns import TurnRow
 from ragagent.types import Caller, Message, Turn
 
-CANCEL_SECONDS = 0.1
-
 
 class Conversations:
     """Without `remote`, or with session.store = "sqlite", each host has sessions of its own."""
@@ -59,9 +57,8 @@ class Conversations:
         try:
             yield self
         finally:
-            while not task.done():  # A cancellation may get lost while a reply of Redis comes in.
-                task.cancel()
-                await asyncio.wait({task}, timeout=CANCEL_SECONDS)
+            task.cancel()
+            await asyncio.wait({task})
 
     async def admit(self, caller: Caller, messages: Sequence[Message]) -> None:
         """Refuse, before any work, what could not be kept. Raises TooLarge (param messages), OverQuota."""

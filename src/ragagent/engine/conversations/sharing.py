@@ -59,18 +59,16 @@ class Sharing:
         if met == "apart":
             yield met
             return
-        has_left = asyncio.Event()
-        renewing = asyncio.create_task(self._renew(lock_name(caller, name), token, has_left), name="session lease")
+        renewing = asyncio.create_task(self._renew(lock_name(caller, name), token), name="session lease")
         try:
             yield met
         finally:
-            has_left.set()  # In case that the cancellation gets lost, as it may while a reply comes in.
             renewing.cancel()
             with anyio.CancelScope(shield=True):  # Left behind, it would hold up other hosts.
                 await self._shared.leave(lock_name(caller, name), token)
 
-    async def _renew(self, session: str, token: str, has_left: asyncio.Event) -> None:
-        while not has_left.is_set():
+    async def _renew(self, session: str, token: str) -> None:
+        while True:
             await asyncio.sleep(RENEW_SECONDS)
             await self._shared.renew(session, token)
 
